@@ -1,0 +1,761 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The sync session's state machine; see session.h. Messages are handled one
+// after the other in the order of the stream, so that an answer always comes
+// before the acknowledgement that covers it.
+#include "node/session/session.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "node/session/wire.h"
+#include "storage/core/record_codec.h"
+#include "storage/core/status.h"
+
+namespace chaptersync::node {
+
+using storage::FeedCursor;
+using storage::FeedItem;
+using storage::HybridTime;
+using storage::RecordKey;
+using storage::RecordOutcome;
+using storage::Scope;
+using storage::Sequence;
+
+Session::Session(SessionConfig config) : config_(std::move(config)) {
+  window_bytes_ = config_.window_bytes;
+}
+
+std::vector<Effect> Session::Handle(Event event, uint64_t now_ms) {
+  if (state_ == State::kEnded) return {};
+  now_ms_ = now_ms;
+  std::visit([this](auto& e) { On(e); }, event);
+  if (state_ == State::kReady) {
+    Work();
+    if (state_ == State::kReady) Pump();
+  }
+  return std::exchange(effects_, {});
+}
+
+void Session::Send(v1::SyncMessage message) {
+  if (state_ != State::kEnded) effects_.push_back(SendMessage{std::move(message)});
+}
+
+void Session::End(absl::Status status, bool again_at_once) {
+  if (state_ == State::kEnded) return;
+  state_ = State::kEnded;
+  inbox_.clear();
+  effects_.push_back(EndSession{std::move(status), again_at_once});
+}
+
+bool Session::Check(const absl::Status& status) {
+  if (!status.ok()) End(status);
+  return status.ok();
+}
+
+std::vector<std::string> Session::TakeNotes() { return std::exchange(notes_, {}); }
+
+bool Session::quiet() const {
+  if (state_ != State::kReady || !inbox_.empty() || busy_ != Busy::kNo || !in_flight_.empty()) {
+    return false;
+  }
+  const bool feeds = std::all_of(outbound_.begin(), outbound_.end(),
+                                 [](const Outbound& f) { return !f.dirty && !f.reading; });
+  return feeds && std::all_of(inbound_.begin(), inbound_.end(),
+                              [](const auto& i) { return i.second.missing.empty(); });
+}
+
+Sequence Session::acknowledged(const Scope& scope) const {
+  for (const Outbound& feed : outbound_) {
+    if (feed.scope == scope) return feed.acknowledged;
+  }
+  return {};
+}
+
+Sequence Session::received(const Scope& scope) const {
+  auto it = inbound_.find(scope);
+  return it == inbound_.end() ? Sequence{} : it->second.durable;
+}
+
+Session::Outbound* Session::FindOutbound(const Scope& scope) {
+  for (Outbound& feed : outbound_) {
+    if (feed.scope == scope) return &feed;
+  }
+  return nullptr;
+}
+
+std::map<Scope, Sequence> Session::PeerHas() const {
+  std::map<Scope, Sequence> has;
+  for (const Outbound& feed : outbound_) has[feed.scope] = feed.acknowledged;
+  return has;
+}
+
+// --- The handshake. ---
+
+void Session::On(const Opened&) {
+  last_in_ms_ = now_ms_;
+  if (config_.initiator && state_ == State::kNew) effects_.push_back(SayHello{});
+}
+
+void Session::On(const HelloReady& event) {
+  if (!Check(event.facts.status())) return;
+  hello_ = *event.facts;
+  v1::SyncMessage message;
+  v1::Hello& hello = *message.mutable_hello();
+  hello.set_version_min(kVersionMin);
+  hello.set_version_max(kVersionMax);
+  hello.set_replica(hello_.replica.value);
+  hello.set_epoch(hello_.epoch.value);
+  hello.set_node(ToBytes(hello_.node));
+  hello.set_credential(config_.credential);
+  for (const FeedCursor& cursor : hello_.cursors) *hello.add_cursors() = ToProto(cursor);
+  for (const FeedCursor& cursor : hello_.acknowledged) *hello.add_acknowledged() = ToProto(cursor);
+  *hello.mutable_clock() = ToProto(hello_.clock);
+  EntitiesToProto(config_.entities, hello.mutable_entities());
+  hello.set_hub(config_.hub);
+  hello.set_session(config_.id);
+  state_ = State::kHello;
+  hello_sent_ms_ = now_ms_;
+  Send(std::move(message));
+}
+
+void Session::TakeHello(const v1::Hello& hello) {
+  if (hello.version_max() < kVersionMin || hello.version_min() > kVersionMax) {
+    return End(absl::FailedPreconditionError(
+        absl::StrCat("the peer speaks protocol versions ", hello.version_min(), " to ",
+                     hello.version_max(), ", this program ", kVersionMin, " to ", kVersionMax)));
+  }
+  const size_t cursors = static_cast<size_t>(hello.cursors_size() + hello.acknowledged_size());
+  if (cursors > kCursorsMax || static_cast<size_t>(hello.entities_size()) > kCursorsMax) {
+    return End(absl::InvalidArgumentError(absl::StrCat(
+        "a Hello with ", cursors, " cursors and ", hello.entities_size(),
+        " entities is over the limit of ", kCursorsMax)));
+  }
+  auto node = NodeIdFromBytes(hello.node());
+  if (!Check(node.status())) return;
+  if (hello.replica() == 0 || hello.epoch() == 0) {
+    return End(absl::InvalidArgumentError("a Hello names replica or epoch 0"));
+  }
+  config_.id = hello.session();
+  peer_.node = *node;
+  peer_.replica = {hello.replica()};
+  peer_.epoch = {hello.epoch()};
+  peer_.hub = hello.hub();
+  peer_.entities = EntitiesFromProto(hello.entities());
+  hello_.replica = peer_.replica;
+  hello_.epoch = peer_.epoch;
+  hello_.node = peer_.node;
+  hello_.hub = peer_.hub;
+  for (const v1::Cursor& cursor : hello.cursors()) hello_.cursors.push_back(FromProto(cursor));
+  for (const v1::Cursor& cursor : hello.acknowledged()) {
+    hello_.acknowledged.push_back(FromProto(cursor));
+  }
+  hello_.clock = FromProto(hello.clock());
+  hello_.entities = peer_.entities;
+  state_ = State::kHello;
+  effects_.push_back(Authorize{peer_.node, hello.credential(), peer_.hub});
+}
+
+void Session::On(const Authorized& event) {
+  if (!Check(event.status)) return;
+  peer_.scopes = event.scopes;
+  effects_.push_back(AcceptPeer{peer_, hello_});
+}
+
+void Session::On(const PeerAccepted& event) {
+  if (!Check(event.accepted.status())) return;
+  const storage::AcceptedPeer& accepted = *event.accepted;
+  v1::SyncMessage message;
+  v1::Welcome& welcome = *message.mutable_welcome();
+  welcome.set_version(kVersionMax);
+  welcome.set_replica(event.replica.value);
+  welcome.set_epoch(event.epoch.value);
+  welcome.set_node(ToBytes(event.node));
+  for (const Scope& scope : peer_.scopes) welcome.add_scopes(scope.name);
+  if (peer_.hub) welcome.add_scopes(Scope::All().name);
+  *welcome.mutable_cursor() = ToProto(accepted.cursor);
+  for (const FeedCursor& resume : accepted.resume) {
+    *welcome.add_resume() = ToProto(resume);
+    outbound_.push_back({.scope = resume.scope,
+                         .position = resume.sequence,
+                         .told = resume.sequence,
+                         .acknowledged = resume.sequence,
+                         .mark = resume.mark});
+  }
+  welcome.set_highest_clock(accepted.highest_clock.ticks);
+  welcome.set_highest_hash(accepted.highest_hash);
+  *welcome.mutable_clock() = ToProto(event.clock);
+  EntitiesToProto(config_.entities, welcome.mutable_entities());
+  welcome.set_ahead_max_ms(config_.ahead_max_ms);
+  welcome.set_record_bytes_max(storage::kRecordBytesMax);
+  welcome.set_window_bytes(static_cast<uint32_t>(config_.window_bytes));
+  welcome.set_drops_noted(accepted.drops_noted);
+  welcome.set_federation(config_.federation);
+  Inbound& inbound = inbound_[Scope::All()];
+  inbound.position = inbound.durable = accepted.cursor.sequence;
+  inbound.mark = accepted.cursor.mark;
+  state_ = State::kReady;
+  Send(std::move(message));
+  if (!accepted.refused.empty()) {
+    // Told before, perhaps into a stream that was cut: until the node asks for
+    // these records it has not noted the refusals.
+    stored_scope_ = Scope::All();
+    stored_refused_ = accepted.refused;
+    SendStored();
+  }
+}
+
+void Session::TakeWelcome(const v1::Welcome& welcome) {
+  if (welcome.version() < kVersionMin || welcome.version() > kVersionMax) {
+    return End(absl::FailedPreconditionError(
+        absl::StrCat("the hub speaks protocol version ", welcome.version(), ", this program ",
+                     kVersionMin, " to ", kVersionMax)));
+  }
+  auto node = NodeIdFromBytes(welcome.node());
+  if (!Check(node.status())) return;
+  const size_t resumes = static_cast<size_t>(welcome.resume_size());
+  if (resumes > kCursorsMax || static_cast<size_t>(welcome.entities_size()) > kCursorsMax) {
+    return End(absl::InvalidArgumentError(
+        absl::StrCat("a Welcome with ", resumes, " cursors is over the limit of ", kCursorsMax)));
+  }
+  peer_.node = *node;
+  peer_.replica = {welcome.replica()};
+  peer_.epoch = {welcome.epoch()};
+  peer_.hub = true;
+  peer_.entities = EntitiesFromProto(welcome.entities());
+  federation_ = welcome.federation();
+  window_bytes_ = std::clamp<size_t>(welcome.window_bytes(), kPageBytesMax, kWindowBytes);
+  storage::WelcomeFacts facts;
+  facts.cursor = FromProto(welcome.cursor());
+  for (const v1::Cursor& resume : welcome.resume()) {
+    FeedCursor cursor = FromProto(resume);
+    Inbound& inbound = inbound_[cursor.scope];
+    inbound.position = inbound.durable = cursor.sequence;
+    inbound.mark = cursor.mark;
+    facts.resume.push_back(std::move(cursor));
+  }
+  facts.highest_clock = {welcome.highest_clock()};
+  facts.highest_hash = welcome.highest_hash();
+  facts.clock = FromProto(welcome.clock());
+  facts.ahead_max_ms = welcome.ahead_max_ms();
+  facts.drops_noted = welcome.drops_noted();
+  const int64_t middle = static_cast<int64_t>(hello_sent_ms_ + (now_ms_ - hello_sent_ms_) / 2);
+  facts.clock_offset_ms = static_cast<int64_t>(facts.clock.wall_ms) - middle;
+  effects_.push_back(JoinHub{peer_, std::move(facts)});
+}
+
+void Session::On(const HubJoined& event) {
+  if (!Check(event.joined.status())) return;
+  const storage::JoinedHub& joined = *event.joined;
+  if (joined.restart) {
+    notes_.push_back(joined.restart_reason);
+    return End(absl::AbortedError(joined.restart_reason), true);
+  }
+  outbound_.push_back({.scope = Scope::All(),
+                       .position = joined.start,
+                       .told = joined.start,
+                       .acknowledged = joined.start,
+                       .mark = {}});
+  state_ = State::kReady;
+  SendDropped(joined.dropped);
+  AskWhole(joined.ask_whole);
+}
+
+// --- Messages. ---
+
+void Session::On(MessageIn& event) {
+  last_in_ms_ = now_ms_;
+  const v1::SyncMessage& message = event.message;
+  switch (state_) {
+    case State::kNew:
+      if (!config_.initiator && message.has_hello()) return TakeHello(message.hello());
+      return End(absl::InvalidArgumentError("the first message is not a Hello"));
+    case State::kHello:
+      if (config_.initiator && message.has_welcome()) return TakeWelcome(message.welcome());
+      return End(absl::InvalidArgumentError(config_.initiator
+                                                ? "the answer to Hello is not a Welcome"
+                                                : "a message came before Welcome was sent"));
+    case State::kReady:
+      if (inbox_.size() > 2 * kInboxMax) {
+        return End(absl::InternalError("more messages were handed over than asked for"));
+      }
+      inbox_.push_back(std::move(event.message));
+      return;
+    case State::kEnded:
+      return;
+  }
+}
+
+void Session::Work() {
+  while (state_ == State::kReady && busy_ == Busy::kNo && !inbox_.empty()) {
+    const v1::SyncMessage message = std::move(inbox_.front());
+    inbox_.pop_front();
+    switch (message.kind_case()) {
+      case v1::SyncMessage::kChanges:
+        TakeChanges(message.changes());
+        break;
+      case v1::SyncMessage::kLeft:
+        TakeLeft(message.left());
+        break;
+      case v1::SyncMessage::kStored:
+        TakeStored(message.stored());
+        break;
+      case v1::SyncMessage::kWhole:
+        TakeWhole(message.whole());
+        break;
+      case v1::SyncMessage::kPulse:
+        TakePulse(message.pulse());
+        break;
+      default:
+        End(absl::InvalidArgumentError(
+            absl::StrCat("a message of kind ", static_cast<int>(message.kind_case()),
+                         " is not allowed after the handshake")));
+    }
+  }
+}
+
+// Where the peer's feed stands durably once `resolved` have been dealt with.
+FeedCursor Session::DurableCursor(const Scope& scope, const Inbound& inbound,
+                                  const std::set<RecordKey>& resolved) const {
+  FeedCursor cursor{peer_.replica, peer_.epoch, scope, inbound.position, inbound.mark};
+  for (const auto& [key, sequence] : inbound.missing) {
+    if (resolved.contains(key) || sequence > cursor.sequence) continue;
+    cursor.sequence = {sequence.value - 1};
+    cursor.mark = {};
+  }
+  return cursor;
+}
+
+void Session::TakeChanges(const v1::Changes& changes) {
+  auto records = UnpackRecords(changes);
+  if (!Check(records.status())) return;
+  storage::ApplyRequest request{.peer = peer_,
+                                .records = *std::move(records),
+                                .left = {},
+                                .cursor = {},
+                                .peer_has = PeerHas()};
+  counts_.records_received += request.records.size();
+  stored_refused_.clear();
+  stored_scope_.reset();
+  const Scope scope{changes.scope()};
+  if (scope.name.empty()) {
+    std::set<RecordKey> resolved;
+    for (storage::InboundRecord& record : request.records) {
+      record.sequence = {};
+      resolved.insert(record.key);
+    }
+    for (const auto& [name, inbound] : inbound_) {
+      const bool any = std::any_of(inbound.missing.begin(), inbound.missing.end(),
+                                   [&](const auto& m) { return resolved.contains(m.first); });
+      if (!any) continue;
+      request.cursor = DurableCursor(name, inbound, resolved);
+      break;
+    }
+  } else {
+    auto it = inbound_.find(scope);
+    if (it == inbound_.end()) {
+      return End(absl::InvalidArgumentError(
+          absl::StrCat("Changes of scope '", scope.name, "', which was not agreed on")));
+    }
+    Inbound& inbound = it->second;
+    const bool begins_again = changes.previous() == 0;
+    if (!begins_again && changes.previous() != inbound.position.value) {
+      return End(absl::InvalidArgumentError(
+          absl::StrCat("Changes of scope '", scope.name, "' begin after ", changes.previous(),
+                       ", but the last ended at ", inbound.position.value)));
+    }
+    uint64_t before = changes.previous();
+    for (const storage::InboundRecord& record : request.records) {
+      if (record.sequence.value <= before || record.sequence.value > changes.last()) {
+        return End(absl::InvalidArgumentError(
+            absl::StrCat("Changes name sequence ", record.sequence.value, " after ", before,
+                         ", with ", changes.last(), " as the last")));
+      }
+      before = record.sequence.value;
+    }
+    if (changes.last() < changes.previous()) {
+      return End(absl::InvalidArgumentError(
+          absl::StrCat("Changes end at ", changes.last(), " before ", changes.previous())));
+    }
+    if (begins_again) inbound.missing.clear();
+    inbound.position = {changes.last()};
+    inbound.mark = {changes.mark()};
+    std::set<RecordKey> resolved;  // told anew by this message
+    for (const storage::InboundRecord& record : request.records) resolved.insert(record.key);
+    request.cursor = DurableCursor(scope, inbound, resolved);
+    std::erase_if(inbound.missing, [&](const auto& m) { return resolved.contains(m.first); });
+    stored_scope_ = scope;
+  }
+  busy_ = Busy::kApplying;
+  effects_.push_back(ApplyRecords{std::move(request)});
+}
+
+void Session::TakeLeft(const v1::Left& left) {
+  storage::ApplyRequest request{
+      .peer = peer_, .records = {}, .left = {}, .cursor = {}, .peer_has = {}};
+  if (static_cast<size_t>(left.records_size()) > kMessageRecordsMax) {
+    return End(absl::InvalidArgumentError(absl::StrCat(
+        left.records_size(), " records in one Left are over the limit of ", kMessageRecordsMax)));
+  }
+  for (const v1::LeftRecord& record : left.records()) {
+    auto inbound = FromProto(record);
+    if (!Check(inbound.status())) return;
+    for (auto& [scope, feed] : inbound_) feed.missing.erase(inbound->key);
+    request.left.push_back(*std::move(inbound));
+  }
+  stored_scope_.reset();
+  stored_refused_.clear();
+  busy_ = Busy::kApplying;
+  effects_.push_back(ApplyRecords{std::move(request)});
+}
+
+void Session::On(const Applied& event) {
+  if (!Check(event.result.status())) return;
+  const storage::ApplyResult& result = *event.result;
+  notes_.insert(notes_.end(), result.damage.begin(), result.damage.end());
+  counts_.conflicts_found += result.conflicts_found;
+  if (result.identity_changed) {
+    return End(absl::AbortedError("writing under a new replica id from now on"), true);
+  }
+  std::vector<RecordKey> whole;
+  std::vector<RecordKey> answers;
+  for (const RecordOutcome& outcome : result.outcomes) {
+    switch (outcome.kind) {
+      case RecordOutcome::Kind::kNeedsWhole:
+        whole.push_back(outcome.key);
+        if (stored_scope_) inbound_[*stored_scope_].missing[outcome.key] = outcome.sequence;
+        continue;
+      case RecordOutcome::Kind::kAhead:
+        return End(absl::FailedPreconditionError(
+            absl::StrCat("record ", outcome.key.id.ToString(), " is stamped more than ",
+                         config_.ahead_max_ms / 1000, " s ahead of the hub's clock")));
+      case RecordOutcome::Kind::kRefused:
+        stored_refused_.push_back(outcome.refusal);
+        ++counts_.refused;
+        notes_.push_back(absl::StrCat("refused record ", outcome.key.id.ToString(), ": ",
+                                      outcome.refusal.message));
+        break;
+      case RecordOutcome::Kind::kTaken:
+      case RecordOutcome::Kind::kIgnored:
+        break;
+    }
+    if (outcome.answer) answers.push_back(outcome.key);
+    if (!stored_scope_) {
+      for (auto& [scope, feed] : inbound_) feed.missing.erase(outcome.key);
+    }
+  }
+  AskWhole(whole);
+  SendDropped(result.dropped);
+  if (!answers.empty()) {
+    Sequence since{UINT64_MAX};
+    for (const Outbound& feed : outbound_) since = std::min(since, feed.acknowledged);
+    busy_ = Busy::kAnswering;
+    effects_.push_back(ReadRecords{{peer_, std::move(answers), since, false, false}});
+    return;
+  }
+  SendStored();
+  busy_ = Busy::kNo;
+}
+
+void Session::On(const RecordsRead& event) {
+  if (!Check(event.items.status())) return;
+  SendItems(*event.items);
+  if (busy_ == Busy::kAnswering) SendStored();
+  busy_ = Busy::kNo;
+}
+
+// Records outside the feed: Left, and Changes in pages.
+void Session::SendItems(const std::vector<FeedItem>& items) {
+  v1::SyncMessage left;
+  std::vector<const FeedItem*> page;
+  size_t bytes = 0;
+  const auto send_page = [&] {
+    if (page.empty()) return;
+    v1::SyncMessage message;
+    PackRecords(page, *message.mutable_changes());
+    counts_.records_sent += page.size();
+    Send(std::move(message));
+    page.clear();
+    bytes = 0;
+  };
+  for (const FeedItem& item : items) {
+    if (item.kind == FeedItem::Kind::kLeft) {
+      *left.mutable_left()->add_records() = ToLeft(item);
+      ++counts_.left_sent;
+      continue;
+    }
+    page.push_back(&item);
+    bytes += item.update.size();
+    if (bytes >= config_.page_bytes_max || page.size() >= config_.page_records_max) send_page();
+  }
+  if (left.has_left()) Send(std::move(left));
+  send_page();
+}
+
+void Session::SendStored() {
+  v1::SyncMessage message;
+  v1::Stored& stored = *message.mutable_stored();
+  for (const storage::RefusedRecord& refused : stored_refused_) {
+    *stored.add_refused() = ToProto(refused);
+  }
+  stored_refused_.clear();
+  if (stored_scope_) {
+    Inbound& inbound = inbound_[*stored_scope_];
+    inbound.durable = DurableCursor(*stored_scope_, inbound, {}).sequence;
+    stored.set_scope(stored_scope_->name);
+    stored.set_through(inbound.durable.value);
+    Send(std::move(message));
+  } else {
+    // An answer may have brought what a feed was waiting for.
+    bool sent = false;
+    for (auto& [scope, inbound] : inbound_) {
+      const Sequence durable = DurableCursor(scope, inbound, {}).sequence;
+      if (durable <= inbound.durable) continue;
+      inbound.durable = durable;
+      stored.set_scope(scope.name);
+      stored.set_through(durable.value);
+      Send(message);
+      stored.clear_refused();
+      sent = true;
+    }
+    if (!sent && stored.refused_size() > 0) Send(std::move(message));
+  }
+  stored_scope_.reset();
+}
+
+void Session::SendDropped(const std::vector<storage::DroppedRecord>& dropped) {
+  if (dropped.empty()) return;
+  v1::SyncMessage message;
+  for (const storage::DroppedRecord& record : dropped) {
+    v1::Dropped* out = message.mutable_stored()->add_dropped();
+    out->set_number(record.number);
+    *out->mutable_record() = ToProto(record.key);
+  }
+  Send(std::move(message));
+}
+
+void Session::AskWhole(const std::vector<RecordKey>& keys) {
+  counts_.whole_asked += keys.size();
+  for (size_t i = 0; i < keys.size(); i += kWholeMax) {
+    v1::SyncMessage message;
+    for (size_t j = i; j < std::min(keys.size(), i + kWholeMax); ++j) {
+      *message.mutable_whole()->add_records() = ToProto(keys[j]);
+    }
+    Send(std::move(message));
+  }
+}
+
+void Session::TakeStored(const v1::Stored& stored) {
+  storage::AcknowledgeRequest request{
+      .peer = peer_, .through = {}, .own_high = {}, .refused = {}, .dropped = {}};
+  if (!stored.scope().empty()) {
+    Outbound* feed = FindOutbound({stored.scope()});
+    if (feed == nullptr) {
+      return End(absl::InvalidArgumentError(
+          absl::StrCat("Stored of scope '", stored.scope(), "', which was not agreed on")));
+    }
+    if (stored.through() > feed->told.value) {
+      return End(absl::InvalidArgumentError(
+          absl::StrCat("Stored through ", stored.through(), " of scope '", stored.scope(),
+                       "', but only ", feed->told.value, " was sent")));
+    }
+    HybridTime own_high;
+    while (!in_flight_.empty()) {
+      // Feeds are sent in turn, so this scope's oldest need not be the first.
+      auto it = std::find_if(in_flight_.begin(), in_flight_.end(), [&](const InFlight& f) {
+        return f.scope == feed->scope && f.last.value <= stored.through();
+      });
+      if (it == in_flight_.end()) break;
+      own_high = std::max(own_high, it->own_high);
+      in_flight_bytes_ -= it->bytes;
+      in_flight_.erase(it);
+    }
+    if (stored.through() > feed->acknowledged.value) {
+      feed->acknowledged = {stored.through()};
+      if (config_.initiator) {
+        request.through = feed->acknowledged;
+        request.own_high = own_high;
+      }
+    }
+  }
+  for (const v1::Refusal& refusal : stored.refused()) {
+    auto refused = FromProto(refusal);
+    if (!Check(refused.status())) return;
+    notes_.push_back(absl::StrCat("the hub refused record ", refused->key.id.ToString(), ": ",
+                                  refused->message));
+    ask_after_.push_back(refused->key);
+    request.refused.push_back(*std::move(refused));
+    ++counts_.refused;
+  }
+  for (const v1::Dropped& dropped : stored.dropped()) {
+    auto key = FromProto(dropped.record());
+    if (!Check(key.status())) return;
+    request.dropped.push_back({dropped.number(), *key});
+  }
+  if (!request.through && request.refused.empty() && request.dropped.empty()) return;
+  busy_ = Busy::kAcknowledging;
+  effects_.push_back(AcknowledgePeer{std::move(request)});
+}
+
+void Session::On(const Acknowledged& event) {
+  if (!Check(event.result.status())) return;
+  SendDropped(event.result->dropped);
+  AskWhole(std::exchange(ask_after_, {}));
+  busy_ = Busy::kNo;
+}
+
+void Session::TakeWhole(const v1::Whole& whole) {
+  if (static_cast<size_t>(whole.records_size()) > kWholeMax) {
+    return End(absl::InvalidArgumentError(absl::StrCat(
+        whole.records_size(), " records in one Whole are over the limit of ", kWholeMax)));
+  }
+  storage::RecordsRequest request{
+      .peer = peer_, .keys = {}, .since = {}, .whole = true, .asked = true};
+  for (const v1::RecordName& name : whole.records()) {
+    auto key = FromProto(name);
+    if (!Check(key.status())) return;
+    request.keys.push_back(*key);
+  }
+  busy_ = Busy::kReading;
+  effects_.push_back(ReadRecords{std::move(request)});
+}
+
+void Session::TakePulse(const v1::Pulse& pulse) {
+  if (pulse.answers() != 0) {
+    pulse_answered_ = pulse.answers();
+    peer_ends_.clear();
+    for (const v1::Cursor& end : pulse.ends()) peer_ends_.push_back(FromProto(end));
+  }
+  if (pulse.asks() == 0) return;
+  pulse_asked_ = pulse.asks();
+  flush_ = true;
+  busy_ = Busy::kEnds;
+  std::vector<Scope> scopes;
+  for (const Outbound& feed : outbound_) scopes.push_back(feed.scope);
+  effects_.push_back(ReadEnds{std::move(scopes)});
+}
+
+void Session::On(const EndsRead& event) {
+  if (!Check(event.ends.status())) return;
+  v1::SyncMessage message;
+  v1::Pulse& pulse = *message.mutable_pulse();
+  *pulse.mutable_clock() = ToProto(event.clock);
+  pulse.set_answers(std::exchange(pulse_asked_, 0));
+  for (const FeedCursor& end : *event.ends) *pulse.add_ends() = ToProto(end);
+  Send(std::move(message));
+  for (Outbound& feed : outbound_) feed.dirty = true;
+  busy_ = Busy::kNo;
+}
+
+// --- This side's feeds. ---
+
+void Session::On(const Changed&) {
+  for (Outbound& feed : outbound_) feed.dirty = true;
+}
+
+void Session::Pump() {
+  for (Outbound& feed : outbound_) {
+    if (!feed.dirty || feed.reading || in_flight_bytes_ >= window_bytes_) continue;
+    feed.reading = true;
+    feed.dirty = false;
+    effects_.push_back(ReadFeed{{peer_, feed.scope, feed.position, feed.acknowledged,
+                                 config_.page_bytes_max, config_.page_records_max}});
+  }
+  if (flush_ && std::none_of(outbound_.begin(), outbound_.end(),
+                             [](const Outbound& f) { return f.dirty || f.reading; })) {
+    flush_ = false;
+    for (Outbound& feed : outbound_) Flush(feed);
+  }
+}
+
+void Session::On(const FeedRead& event) {
+  Outbound* feed = FindOutbound(event.scope);
+  if (feed == nullptr || !Check(event.page.status())) return;
+  feed->reading = false;
+  const storage::FeedPage& page = *event.page;
+  if (!page.at_end) feed->dirty = true;
+  held_back_.insert(page.held_back.begin(), page.held_back.end());
+  if (page.last > feed->position) {
+    feed->position = page.last;
+    feed->mark = page.mark;
+  }
+  feed->skipped += page.skipped;
+  if (page.items.empty()) {
+    if (feed->skipped >= kSkippedMax) Flush(*feed);
+    return;
+  }
+  v1::SyncMessage left;
+  v1::SyncMessage message;
+  v1::Changes& changes = *message.mutable_changes();
+  std::vector<const FeedItem*> items;
+  InFlight in_flight{.scope = feed->scope, .last = page.last, .bytes = 0, .own_high = {}};
+  for (const FeedItem& item : page.items) {
+    if (item.kind == FeedItem::Kind::kLeft) {
+      *left.mutable_left()->add_records() = ToLeft(item);
+      ++counts_.left_sent;
+      in_flight.bytes += 64;
+      continue;
+    }
+    items.push_back(&item);
+    in_flight.bytes += item.update.size() + storage::kKeyBytes;
+    in_flight.own_high = std::max(in_flight.own_high, item.own_high);
+  }
+  if (left.has_left()) Send(std::move(left));
+  changes.set_scope(feed->scope.name);
+  changes.set_previous(feed->told.value);
+  changes.set_last(page.last.value);
+  changes.set_mark(page.mark.value);
+  PackRecords(items, changes);
+  counts_.records_sent += items.size();
+  in_flight_bytes_ += in_flight.bytes;
+  in_flight_.push_back(in_flight);
+  feed->told = page.last;
+  feed->skipped = 0;
+  Send(std::move(message));
+}
+
+// Moves the peer's cursor past entries that did not concern it.
+void Session::Flush(Outbound& feed) {
+  if (feed.told == feed.position) return;
+  v1::SyncMessage message;
+  v1::Changes& changes = *message.mutable_changes();
+  changes.set_scope(feed.scope.name);
+  changes.set_previous(feed.told.value);
+  changes.set_last(feed.position.value);
+  changes.set_mark(feed.mark.value);
+  in_flight_.push_back({.scope = feed.scope, .last = feed.position, .bytes = 0, .own_high = {}});
+  feed.told = feed.position;
+  feed.skipped = 0;
+  Send(std::move(message));
+}
+
+// --- Time. ---
+
+void Session::On(const Tick& event) {
+  if (last_in_ms_ == 0 || now_ms_ < last_in_ms_) last_in_ms_ = now_ms_;
+  if (now_ms_ - last_in_ms_ > kSilenceMaxMs) {
+    return End(absl::UnavailableError(
+        absl::StrCat("the peer has been silent for ", (now_ms_ - last_in_ms_) / 1000, " s")));
+  }
+  if (state_ != State::kReady) return;
+  if (now_ms_ >= last_pulse_ms_ && now_ms_ - last_pulse_ms_ < kPulseEveryMs) return;
+  last_pulse_ms_ = now_ms_;
+  v1::SyncMessage message;
+  *message.mutable_pulse()->mutable_clock() = ToProto(event.clock);
+  Send(std::move(message));
+}
+
+void Session::On(const AskPulse& event) {
+  if (state_ != State::kReady) return;
+  flush_ = true;
+  for (Outbound& feed : outbound_) feed.dirty = true;
+  v1::SyncMessage message;
+  *message.mutable_pulse()->mutable_clock() = ToProto(event.clock);
+  message.mutable_pulse()->set_asks(event.number);
+  Send(std::move(message));
+}
+
+void Session::On(const Stop& event) { End(event.status); }
+
+}  // namespace chaptersync::node

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The limits of what is kept and merged, each with its unit and reason. A peer
+// or a person that goes over one gets an error that names it.
+#ifndef CHAPTERSYNC_STORAGE_CORE_LIMITS_H_
+#define CHAPTERSYNC_STORAGE_CORE_LIMITS_H_
+
+#include <cstddef>
+#include <cstdint>
+
+namespace chaptersync::storage {
+
+// One record as a whole, encoded. A photo, long notes and a conflict log fit; a
+// thousand of them still fit into a small machine's memory.
+inline constexpr size_t kRecordBytesMax = 1 << 20;
+// One cell's value. Below the record's limit, so that a cell never fills it alone.
+inline constexpr size_t kCellBytesMax = 768 << 10;
+static_assert(kCellBytesMax < kRecordBytesMax);
+// A map entry's key. Keys are for people: "home", a language tag, a chapter.
+inline constexpr size_t kMapKeyBytesMax = 256;
+// Cells of one record. A list of guests is records of its own, not a map.
+inline constexpr size_t kCellsMax = 4096;
+// Replicas that ever wrote one record.
+inline constexpr size_t kSeenMax = 4096;
+// Entries of one record's conflict log, and settlements of one entry.
+inline constexpr size_t kConflictsMax = 4096;
+inline constexpr size_t kSettlementsMax = 64;
+// An actor's name.
+inline constexpr size_t kActorBytesMax = 128;
+// Field numbers, as Protocol Buffers allow them.
+inline constexpr uint32_t kFieldMax = (1u << 29) - 1;
+// Scopes of one record: hosts of an event.
+inline constexpr size_t kScopesMax = 1024;
+// A scope's name: "chapter/" and a handle of up to 32 characters fit.
+inline constexpr size_t kScopeBytesMax = 64;
+// How deep following goes: a response follows a delivery follows a member is two.
+inline constexpr int kFollowDepthMax = 4;
+// Writes of one batch: bounds the memory and the pause of one commit.
+inline constexpr size_t kBatchWritesMax = 1000;
+
+}  // namespace chaptersync::storage
+
+#endif  // CHAPTERSYNC_STORAGE_CORE_LIMITS_H_

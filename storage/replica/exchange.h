@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a sync session asks of a replica and what it gets: plain values, so that
+// the session stays a pure state machine and a simulation can stand between the
+// two. Any thread.
+#ifndef CHAPTERSYNC_STORAGE_REPLICA_EXCHANGE_H_
+#define CHAPTERSYNC_STORAGE_REPLICA_EXCHANGE_H_
+
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "storage/core/merge.h"
+#include "storage/core/types.h"
+
+namespace chaptersync::storage {
+
+// A replica's clock at one moment.
+struct PeerClock {
+  uint64_t wall_ms = 0;
+  HybridTime hybrid;
+};
+
+// Who is at the other end.
+struct PeerIdentity {
+  NodeId node;
+  ReplicaId replica;
+  Epoch epoch;
+  bool hub = false;
+  // The scopes that a node holds. Empty for a hub, which holds all.
+  std::set<Scope> scopes;
+  // What its schema knows: entity -> fingerprint of its scope rule.
+  std::map<EntityNumber, uint64_t> entities;
+};
+
+// A position in a feed.
+struct FeedCursor {
+  ReplicaId replica;  // whose feed
+  Epoch epoch;
+  Scope scope;
+  Sequence sequence;
+  Mark mark;
+};
+
+struct HelloFacts {
+  ReplicaId replica;
+  Epoch epoch;
+  NodeId node;
+  bool hub = false;
+  std::vector<FeedCursor> cursors;       // how far it has come in hubs' feeds
+  std::vector<FeedCursor> acknowledged;  // how far hubs have come in its feed of all, by hub
+  PeerClock clock;
+  std::map<EntityNumber, uint64_t> entities;
+};
+
+// A refusal as the hub keeps it until the node has noted it.
+struct RefusedRecord {
+  RecordKey key;
+  Sequence sequence;
+  enum class Reason : uint8_t { kRights = 1, kMalformed = 2, kAhead = 3, kLeft = 4 };
+  Reason reason = Reason::kMalformed;
+  std::string message;
+};
+
+struct DroppedRecord {
+  uint64_t number = 0;
+  RecordKey key;
+};
+
+struct AcceptedPeer {
+  FeedCursor cursor;                // how far this replica has come in the peer's feed of all
+  std::vector<FeedCursor> resume;   // where it goes on in its own feeds, per scope
+  HybridTime highest_clock;         // of writes under the peer's replica id
+  uint64_t highest_hash = 0;
+  uint64_t drops_noted = 0;
+  std::vector<RefusedRecord> refused;  // not yet noted by the peer
+};
+
+struct WelcomeFacts {
+  FeedCursor cursor;
+  std::vector<FeedCursor> resume;
+  HybridTime highest_clock;
+  uint64_t highest_hash = 0;
+  PeerClock clock;
+  uint64_t ahead_max_ms = 0;
+  uint64_t drops_noted = 0;
+  // The peer's wall clock less this computer's, measured over the handshake.
+  std::optional<int64_t> clock_offset_ms;
+};
+
+struct JoinedHub {
+  // The identity changed: begin the session anew under it.
+  bool restart = false;
+  std::string restart_reason;
+  Sequence start;                       // push the feed of all from here
+  std::vector<RecordKey> ask_whole;     // refused records whose hub state is still to come
+  std::vector<DroppedRecord> dropped;   // drops that the hub has not noted
+};
+
+struct FeedRequest {
+  PeerIdentity peer;
+  Scope scope;
+  Sequence after;
+  // The peer holds what this replica's feed told up to here: older cells may be
+  // left out of records.
+  Sequence since;
+  size_t bytes_max = 0;
+  size_t records_max = 0;
+};
+
+// A record for a peer.
+struct FeedItem {
+  enum class Kind : uint8_t { kChange, kLeft };
+  Kind kind = Kind::kChange;
+  Sequence sequence;
+  RecordKey key;
+  std::string update;  // kChange: as record_codec.h writes it
+  Seen seen;           // kLeft
+  HybridTime own_high;  // highest own clock told in it
+};
+
+struct FeedPage {
+  std::vector<FeedItem> items;
+  Sequence last;           // read up to here
+  Mark mark;               // of the commit that holds `last`
+  bool at_end = false;
+  size_t skipped = 0;      // entries that do not concern the peer
+  std::vector<EntityNumber> held_back;  // entities that the peer does not know
+};
+
+struct RecordsRequest {
+  PeerIdentity peer;
+  std::vector<RecordKey> keys;
+  Sequence since;
+  bool whole = false;
+  // The peer asked: refusals of these records are noted by it.
+  bool asked = false;
+};
+
+struct InboundRecord {
+  Sequence sequence;  // in the peer's feed; 0 outside it
+  RecordKey key;
+  std::string update;
+};
+
+struct InboundLeft {
+  RecordKey key;
+  Seen seen;
+};
+
+struct ApplyRequest {
+  PeerIdentity peer;
+  std::vector<InboundRecord> records;
+  std::vector<InboundLeft> left;
+  // Becomes durable with the records, lowered below any that must come whole.
+  std::optional<FeedCursor> cursor;
+  // How far the peer has come in this replica's feeds, by scope.
+  std::map<Scope, Sequence> peer_has;
+};
+
+struct RecordOutcome {
+  enum class Kind : uint8_t {
+    kTaken,      // merged, or nothing new
+    kIgnored,    // not for this replica now
+    kNeedsWhole,
+    kRefused,
+    kAhead,      // stamped too far ahead: nothing of it was taken
+  };
+  Kind kind = Kind::kTaken;
+  RecordKey key;
+  Sequence sequence;
+  bool answer = false;  // what stands differs from what was pushed, or is not the pusher's
+  RefusedRecord refusal;
+};
+
+struct ApplyResult {
+  std::vector<RecordOutcome> outcomes;  // as request.records
+  std::vector<DroppedRecord> dropped;
+  std::vector<std::string> damage;
+  size_t conflicts_found = 0;
+  bool identity_changed = false;
+};
+
+struct AcknowledgeRequest {
+  PeerIdentity peer;
+  std::optional<Sequence> through;  // of this replica's feed of all
+  HybridTime own_high;              // highest own clock told up to there
+  std::vector<RefusedRecord> refused;
+  std::vector<DroppedRecord> dropped;  // the peer dropped these
+};
+
+struct AcknowledgeResult {
+  std::vector<DroppedRecord> dropped;  // due now at this replica
+};
+
+}  // namespace chaptersync::storage
+
+#endif  // CHAPTERSYNC_STORAGE_REPLICA_EXCHANGE_H_

@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A replica: everything durable of a node or a hub. Local writes and what peers
+// send come in; records, the change feed and the conflict log go out. All
+// methods may be called from any thread; each call's changes are one atomic
+// batch, and are durable when it returns.
+#ifndef CHAPTERSYNC_STORAGE_REPLICA_REPLICA_H_
+#define CHAPTERSYNC_STORAGE_REPLICA_REPLICA_H_
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "storage/core/clock.h"
+#include "storage/core/merge.h"
+#include "storage/core/record.h"
+#include "storage/core/scope_rule.h"
+#include "storage/engine/engine.h"
+#include "storage/replica/exchange.h"
+#include "storage/replica/stored_record.h"
+
+namespace chaptersync::storage {
+
+class Transaction;
+
+// Where wall-clock time and randomness come from, so that a test can say.
+class Environment {
+ public:
+  virtual ~Environment() = default;
+  // Milliseconds since 1970 in UTC, as the computer's clock has it.
+  virtual uint64_t NowMs() = 0;
+  // 64 random bits.
+  virtual uint64_t Random() = 0;
+};
+
+// What storage needs to know of an entity.
+struct EntityRule {
+  ScopeRule scope;
+  // A hash of the scope rule as its schema states it.
+  uint64_t fingerprint = 0;
+  // Fields that only headquarters writes; every field where `headquarters_only`.
+  std::set<uint32_t> headquarters_fields;
+  bool headquarters_only = false;
+};
+
+struct ReplicaOptions {
+  // A hub holds every scope, keeps a feed per scope and may erase.
+  bool hub = false;
+  // A node's chapter.
+  std::string chapter;
+  // Where the replica is, for life.
+  NodeId node;
+  std::map<EntityNumber, EntityRule> entities;
+  // How far ahead of this replica's clock a peer may stamp, in milliseconds.
+  // None: any distance, and no clock is ever corrected (the reference histories).
+  std::optional<uint64_t> ahead_max_ms = 60'000;
+  // The id of a new replica; none: a random one.
+  std::optional<ReplicaId> replica_id;
+  // True where the folder was found copied or restored: a new identity is taken.
+  bool copied = false;
+};
+
+struct CellWrite {
+  CellPath path;
+  std::optional<std::string> value;  // none: clear
+};
+
+// One write of one record, by a person at this replica.
+struct LocalWrite {
+  enum class Kind : uint8_t {
+    kCreate,   // ALREADY_EXISTS where the record is there
+    kUpdate,   // NOT_FOUND where it is not
+    kUpsert,   // either
+    kDelete,   // deleting what is deleted changes nothing
+    kRestore,  // restoring what lives changes nothing
+    kErase,    // at hubs; with all that follows the record
+    kSettle,   // closes every open conflict entry of `path` and `lost`
+  };
+  Kind kind = Kind::kUpsert;
+  RecordKey key;
+  std::string actor;
+  std::vector<CellWrite> cells;  // kCreate, kUpdate, kUpsert
+  // kSettle:
+  CellPath path;
+  std::optional<std::string> lost;
+  Choice choice = Choice::kKeep;
+  std::optional<std::string> third;  // with Choice::kValue
+};
+
+struct WriteResult {
+  absl::Status status;
+  bool created = false;
+  bool changed = false;  // false too where the record held all of it already
+};
+
+// What happened to a record here, for people who watch.
+enum class ChangeKind : uint8_t { kCreated, kChanged, kDeleted, kRestored, kErased, kDropped };
+struct ChangeEvent {
+  RecordKey key;
+  ChangeKind kind = ChangeKind::kChanged;
+};
+
+// A write of this replica that its hub did not take.
+struct RefusedWrite {
+  uint64_t number = 0;
+  RecordKey key;
+  std::vector<CellWrite> cells;
+  std::string actor;
+  std::string reason;
+  HybridTime written_at;
+};
+
+std::string EncodeRefused(const RefusedWrite& refused);
+
+// A hash by which a hub and a node compare a write that they know by its clock.
+uint64_t StampHash(const RecordKey& key, const Version& version);
+
+// An entry of the conflict log with its record.
+struct ConflictRef {
+  std::string id;  // 16 bytes
+  RecordKey key;
+  ConflictEntry entry;
+};
+
+class Replica {
+ public:
+  // Opens what `engine` holds, or begins a new replica where it is empty.
+  // `engine` and `environment` outlive the replica. DATA_LOSS where what is
+  // there cannot be read; FAILED_PRECONDITION where it is a hub's and a node's
+  // is wanted, or the other way round, or of a newer format.
+  static absl::StatusOr<std::unique_ptr<Replica>> Open(Engine& engine, Environment& environment,
+                                                       ReplicaOptions options);
+
+  const ReplicaOptions& options() const { return options_; }
+  ReplicaId replica_id() const;
+  Epoch epoch() const;
+  // The hub's clock less this computer's, in milliseconds.
+  int64_t clock_offset_ms() const;
+  // Corrected wall clock and hybrid clock.
+  PeerClock Clock() const;
+
+  // Writes, in order; each succeeds or fails by itself, all that succeed are one
+  // atomic batch. At most kBatchWritesMax. With `dry_run` nothing is kept. The
+  // outer status is about the engine.
+  absl::StatusOr<std::vector<WriteResult>> Write(const std::vector<LocalWrite>& writes,
+                                                 bool dry_run = false);
+
+  // NOT_FOUND where this replica does not hold the record.
+  absl::StatusOr<StoredRecord> Read(const RecordKey& key) const;
+  // Records of an entity with ids after `after`, in order, at most `count`.
+  absl::StatusOr<std::vector<std::pair<RecordKey, StoredRecord>>> List(
+      EntityNumber entity, const std::optional<RecordId>& after, size_t count) const;
+  // Ids that begin with the first `bits` bits of `prefix`, at most `count`.
+  absl::StatusOr<std::vector<RecordId>> FindIds(EntityNumber entity, const RecordId& prefix,
+                                                size_t bits, size_t count) const;
+  // Live records of each entity.
+  absl::StatusOr<std::map<EntityNumber, uint64_t>> CountRecords() const;
+
+  // Conflicts in the order in which they were found, after a token of an earlier
+  // call; the token for more comes back in `next`, empty at the end.
+  absl::StatusOr<std::vector<ConflictRef>> ListConflicts(std::optional<bool> open,
+                                                         const std::string& token, size_t count,
+                                                         std::string& next) const;
+  // Conflicts whose id begins with `prefix` (hexadecimal digits), at most 2.
+  absl::StatusOr<std::vector<ConflictRef>> FindConflicts(const std::string& prefix_hex) const;
+  absl::StatusOr<uint64_t> CountOpenConflicts() const;
+
+  // Refused writes with numbers above `after`.
+  absl::StatusOr<std::vector<RefusedWrite>> ListRefused(uint64_t after, size_t count) const;
+  // NOT_FOUND where there is none of this number.
+  absl::StatusOr<RefusedWrite> GetRefused(uint64_t number) const;
+  absl::Status ForgetRefused(uint64_t number);
+
+  // Calls `listener` after each durable commit with what it changed, on the
+  // thread that committed; it must not call back into the replica. Returns a
+  // number for Unsubscribe, after which it is never called again.
+  uint64_t Subscribe(std::function<void(const std::vector<ChangeEvent>&)> listener);
+  void Unsubscribe(uint64_t number);
+
+  // A small durable store for the layers above, by key. Put with no value erases.
+  absl::StatusOr<std::string> GetSetting(const std::string& key) const;
+  absl::Status PutSetting(const std::string& key, const std::optional<std::string>& value);
+  // Settings whose keys begin with `prefix`, in order.
+  absl::StatusOr<std::vector<std::pair<std::string, std::string>>> ListSettings(
+      const std::string& prefix) const;
+
+  // --- The exchange with peers; exchange.h tells what goes in and out. ---
+
+  // What an initiator says first.
+  absl::StatusOr<HelloFacts> SayHello() const;
+  // A peer said hello. Finds out whether this replica was rolled back, and
+  // begins a new epoch then.
+  absl::StatusOr<AcceptedPeer> AcceptPeer(const PeerIdentity& peer, const HelloFacts& hello);
+  // A hub said welcome. Corrects the clock, takes a new identity where the hub
+  // knows writes under this one that are not ours, and stamps writes again that
+  // are too far ahead.
+  absl::StatusOr<JoinedHub> JoinHub(const PeerIdentity& hub, const WelcomeFacts& welcome);
+  // Reads a piece of this replica's feed for a peer. All that it tells is durable.
+  absl::StatusOr<FeedPage> ReadFeed(const FeedRequest& request);
+  // Reads records for a peer outside the feed. All that it tells is durable.
+  absl::StatusOr<std::vector<FeedItem>> ReadRecords(const RecordsRequest& request);
+  // Takes what a peer sent. Durable on return.
+  absl::StatusOr<ApplyResult> Apply(const ApplyRequest& request);
+  // A peer has stored, refused or dropped. Durable on return.
+  absl::StatusOr<AcknowledgeResult> Acknowledge(const AcknowledgeRequest& request);
+  // The ends of the feeds of these scopes.
+  absl::StatusOr<std::vector<FeedCursor>> FeedEnds(const std::vector<Scope>& scopes) const;
+  // Records of feed `scope` after `after` that `peer` did not send itself; counts
+  // at most `most` and returns most + 1 where there are more.
+  absl::StatusOr<uint64_t> CountUnsent(const Scope& scope, Sequence after, ReplicaId peer,
+                                       uint64_t most) const;
+  // How far `hub` has acknowledged this replica's feed.
+  Sequence AcknowledgedBy(ReplicaId hub) const;
+  // How far this replica has come in `peer`'s feed.
+  FeedCursor CursorIn(ReplicaId peer, const Scope& scope) const;
+
+  // Rewrites the files that held records dropped or erased since the last call,
+  // so that none of their bytes remains. Long. Does nothing where there were none.
+  absl::Status Scrub();
+
+ private:
+  struct Identity {
+    ReplicaId replica;
+    Epoch epoch;
+    std::vector<ReplicaId> own;  // every id ever used here, this one included
+    int64_t clock_offset_ms = 0;
+  };
+
+  Replica(Engine& engine, Environment& environment, ReplicaOptions options)
+      : engine_(engine), environment_(environment), options_(std::move(options)) {}
+
+  absl::Status Load() ABSL_LOCKS_EXCLUDED(mutex_);
+  // Makes what was committed durable, then tells the listeners.
+  absl::Status Finish(const std::vector<ChangeEvent>& events) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status EnsureDurable(Sequence sequence) ABSL_LOCKS_EXCLUDED(durable_mutex_);
+  // Seals the transaction and writes it; Finish makes it durable.
+  absl::Status Commit(Transaction& transaction) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  uint64_t WallMs() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  bool Own(ReplicaId replica) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  void NewIdentity(bool new_epoch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::string EncodeIdentity() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  void PutIdentity(WriteBatch& batch) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  void PutState(WriteBatch& batch, Sequence last) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  // Remembers an own stamp until a hub has acknowledged it.
+  static void NoteStamp(Transaction& transaction, const RecordKey& key, const Version& version);
+  absl::Status PutRefused(Transaction& transaction, RefusedWrite refused)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  WriteResult WriteOne(Transaction& transaction, const LocalWrite& write)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status SettleOne(Transaction& transaction, StoredRecord& stored, const LocalWrite& write)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  RecordOutcome ApplyOne(Transaction& transaction, const ApplyRequest& request,
+                         const InboundRecord& inbound) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status Admit(const PeerIdentity& peer, const RecordKey& key, const RecordUpdate& update,
+                     const StoredRecord* current) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status ApplyReset(Transaction& transaction, const RecordKey& key,
+                          const RecordUpdate* hub_state) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status DropWhereDue(Transaction& transaction, const PeerIdentity& hub, Sequence through,
+                            std::vector<DroppedRecord>& dropped)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status StampAgain(Transaction& transaction, Sequence after, HybridTime limit,
+                          ReplicaId old_id, bool keep_times, size_t& count)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void AnswerPusher(Transaction& transaction, const ApplyRequest& request, ApplyResult& result)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  FeedItem MakeItem(const RecordKey& key, const StoredRecord& stored, const PeerIdentity& peer,
+                    Sequence sequence, Sequence since, bool whole) const
+      ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+
+  Engine& engine_;
+  Environment& environment_;
+  const ReplicaOptions options_;
+
+  mutable absl::Mutex mutex_;
+  Identity identity_ ABSL_GUARDED_BY(mutex_);
+  HybridClock clock_ ABSL_GUARDED_BY(mutex_);
+  Sequence last_sequence_ ABSL_GUARDED_BY(mutex_);
+  uint64_t refused_last_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool scrub_due_ ABSL_GUARDED_BY(mutex_) = false;
+  // Records that are to be dropped, as under keys::Leaving.
+  std::map<RecordKey, std::string> leaving_ ABSL_GUARDED_BY(mutex_);
+  // Of the Apply under way.
+  std::vector<std::string> damage_ ABSL_GUARDED_BY(mutex_);
+  size_t conflicts_found_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool identity_changes_ ABSL_GUARDED_BY(mutex_) = false;
+
+  mutable absl::Mutex durable_mutex_;
+  Sequence durable_sequence_ ABSL_GUARDED_BY(durable_mutex_);
+
+  mutable absl::Mutex listeners_mutex_;
+  std::map<uint64_t, std::function<void(const std::vector<ChangeEvent>&)>> listeners_
+      ABSL_GUARDED_BY(listeners_mutex_);
+  uint64_t listener_last_ ABSL_GUARDED_BY(listeners_mutex_) = 0;
+};
+
+}  // namespace chaptersync::storage
+
+#endif  // CHAPTERSYNC_STORAGE_REPLICA_REPLICA_H_

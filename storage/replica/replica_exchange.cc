@@ -1,0 +1,1071 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The replica's half of the exchange with peers: handshakes, reading the feed
+// for a peer, taking what a peer sent, acknowledgements, drops and refusals.
+#include <algorithm>
+#include <tuple>
+
+#include "absl/strings/str_cat.h"
+#include "storage/core/limits.h"
+#include "storage/core/record_codec.h"
+#include "storage/core/status.h"
+#include "storage/replica/keys.h"
+#include "storage/replica/replica.h"
+#include "storage/replica/transaction.h"
+
+namespace chaptersync::storage {
+namespace {
+
+// --- Small values under Table::kMeta; docs/disk_format.md lists them. ---
+
+struct AcknowledgedValue {
+  Epoch hub_epoch;
+  Sequence through;
+  HybridTime own_high;
+};
+
+std::string Encode(const AcknowledgedValue& value) {
+  std::string out;
+  AppendFixed64(value.hub_epoch.value, out);
+  AppendFixed64(value.through.value, out);
+  AppendFixed64(value.own_high.ticks, out);
+  return out;
+}
+
+AcknowledgedValue DecodeAcknowledged(std::string_view bytes) {
+  Reader in(bytes);
+  AcknowledgedValue value;
+  value.hub_epoch = {in.Fixed64()};
+  value.through = {in.Fixed64()};
+  value.own_high = {in.Fixed64()};
+  return in.ok() ? value : AcknowledgedValue{};
+}
+
+// What a record had seen when it was dropped, or is to be; and for which hub.
+struct LeavingValue {
+  NodeId hub;
+  Epoch epoch;
+  Seen seen;
+};
+
+std::string Encode(const LeavingValue& value) {
+  std::string out(reinterpret_cast<const char*>(value.hub.bytes.data()), 16);
+  AppendFixed64(value.epoch.value, out);
+  AppendVarint(value.seen.entries().size(), out);
+  for (const auto& [replica, time] : value.seen.entries()) {
+    AppendFixed64(replica.value, out);
+    AppendFixed64(time.ticks, out);
+  }
+  return out;
+}
+
+absl::StatusOr<LeavingValue> DecodeLeaving(std::string_view bytes) {
+  Reader in(bytes);
+  LeavingValue value;
+  const std::string_view node = in.Bytes(16);
+  if (node.size() == 16) std::copy(node.begin(), node.end(), value.hub.bytes.begin());
+  value.epoch = {in.Fixed64()};
+  const size_t count = in.Count(kSeenMax, 16);
+  for (size_t i = 0; i < count; ++i) {
+    const ReplicaId replica{in.Fixed64()};
+    value.seen.Advance(replica, {in.Fixed64()});
+  }
+  if (!in.ok()) return absl::DataLossError("what is known of a dropped record cannot be read");
+  return value;
+}
+
+std::string Encode(const RefusedRecord& value) {
+  std::string out;
+  AppendFixed64(value.sequence.value, out);
+  out.push_back(static_cast<char>(value.reason));
+  AppendString(value.message, out);
+  return out;
+}
+
+absl::StatusOr<RefusedRecord> DecodeRefusal(std::string_view bytes) {
+  Reader in(bytes);
+  RefusedRecord value;
+  value.sequence = {in.Fixed64()};
+  const std::string_view reason = in.Bytes(1);
+  if (!reason.empty()) value.reason = static_cast<RefusedRecord::Reason>(reason[0]);
+  value.message = std::string(in.String(1 << 16));
+  if (!in.ok()) return absl::DataLossError("a refusal cannot be read");
+  return value;
+}
+
+std::string EncodeNumber(uint64_t value) {
+  std::string out;
+  AppendFixed64(value, out);
+  return out;
+}
+
+uint64_t DecodeNumber(const absl::StatusOr<std::string>& bytes) {
+  return bytes.ok() ? Reader(*bytes).Fixed64() : 0;
+}
+
+bool Disjoint(const std::set<Scope>& a, const std::set<Scope>& b) {
+  return std::none_of(a.begin(), a.end(), [&](const Scope& s) { return b.contains(s); });
+}
+
+// The chapter's scope among a node's.
+const Scope* ChapterScope(const PeerIdentity& peer) {
+  for (const Scope& scope : peer.scopes) {
+    if (scope != Scope::Global()) return &scope;
+  }
+  return nullptr;
+}
+
+Mark MarkAt(const Snapshot& snapshot, Sequence sequence) {
+  auto it = snapshot.NewIterator(Table::kMeta, keys::Mark(sequence), keys::PrefixEnd("m"));
+  it->SeekToFirst();
+  return it->Valid() ? Mark{Reader(it->value()).Fixed64()} : Mark{};
+}
+
+}  // namespace
+
+absl::StatusOr<HelloFacts> Replica::SayHello() const {
+  HelloFacts hello;
+  {
+    absl::ReaderMutexLock lock(&mutex_);
+    hello.replica = identity_.replica;
+    hello.epoch = identity_.epoch;
+    hello.clock = {WallMs(), clock_.last()};
+  }
+  hello.node = options_.node;
+  hello.hub = options_.hub;
+  for (const auto& [entity, rule] : options_.entities) hello.entities[entity] = rule.fingerprint;
+  auto snapshot = engine_.NewSnapshot();
+  auto it = snapshot->NewIterator(Table::kMeta, "c", "d");
+  for (it->SeekToFirst(); it->Valid(); it->Next()) {
+    Reader key(it->key().substr(1));
+    Reader value(it->value());
+    FeedCursor cursor;
+    cursor.replica = {key.BigEndian64()};
+    cursor.scope = {std::string(key.Bytes(key.remaining()))};
+    cursor.epoch = {value.Fixed64()};
+    cursor.sequence = {value.Fixed64()};
+    cursor.mark = {value.Fixed64()};
+    hello.cursors.push_back(std::move(cursor));
+  }
+  CHAPTER_RETURN_IF_ERROR(it->status());
+  it = snapshot->NewIterator(Table::kMeta, "a", "b");
+  for (it->SeekToFirst(); it->Valid(); it->Next()) {
+    const AcknowledgedValue value = DecodeAcknowledged(it->value());
+    hello.acknowledged.push_back({.replica = {Reader(it->key().substr(1)).BigEndian64()},
+                                  .epoch = value.hub_epoch,
+                                  .scope = Scope::All(),
+                                  .sequence = value.through,
+                                  .mark = {}});
+  }
+  CHAPTER_RETURN_IF_ERROR(it->status());
+  return hello;
+}
+
+FeedCursor Replica::CursorIn(ReplicaId peer, const Scope& scope) const {
+  FeedCursor cursor{.replica = peer, .epoch = {}, .scope = scope, .sequence = {}, .mark = {}};
+  auto bytes = engine_.Get(Table::kMeta, keys::Cursor(peer, scope));
+  if (!bytes.ok()) return cursor;
+  Reader in(*bytes);
+  cursor.epoch = {in.Fixed64()};
+  cursor.sequence = {in.Fixed64()};
+  cursor.mark = {in.Fixed64()};
+  return cursor;
+}
+
+Sequence Replica::AcknowledgedBy(ReplicaId hub) const {
+  auto bytes = engine_.Get(Table::kMeta, keys::Acknowledged(hub));
+  return bytes.ok() ? DecodeAcknowledged(*bytes).through : Sequence{};
+}
+
+absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
+                                                 const HelloFacts& hello) {
+  AcceptedPeer accepted;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!options_.ahead_max_ms ||
+        hello.clock.hybrid <= HybridTime::FromWall(WallMs() + *options_.ahead_max_ms)) {
+      clock_.Observe(hello.clock.hybrid);
+    }
+    accepted.cursor = CursorIn(peer.replica, Scope::All());
+    const bool known = accepted.cursor.epoch == peer.epoch;
+    if (!known) {
+      accepted.cursor = {peer.replica, peer.epoch, Scope::All(), {}, {}};
+    }
+    auto snapshot = engine_.NewSnapshot();
+    // A peer that remembers more of this replica than the replica itself: it was
+    // rolled back without its knowing.
+    bool rolled_back = false;
+    for (const FeedCursor& theirs : hello.acknowledged) {
+      if (theirs.replica != identity_.replica || theirs.epoch != identity_.epoch) continue;
+      if (known && theirs.sequence > accepted.cursor.sequence) rolled_back = true;
+      if (!known) accepted.cursor.sequence = theirs.sequence;
+    }
+    std::vector<Scope> scopes(peer.scopes.begin(), peer.scopes.end());
+    if (peer.hub) scopes = {Scope::All()};
+    for (const Scope& scope : scopes) {
+      FeedCursor resume{identity_.replica, identity_.epoch, scope, {}, {}};
+      for (const FeedCursor& theirs : hello.cursors) {
+        if (theirs.replica != identity_.replica || theirs.epoch != identity_.epoch ||
+            theirs.scope != scope || theirs.sequence == Sequence{}) {
+          continue;
+        }
+        const bool ours = theirs.sequence <= last_sequence_ &&
+                          (theirs.mark == Mark{} ||
+                           MarkAt(*snapshot, theirs.sequence) == theirs.mark);
+        if (ours) {
+          resume.sequence = theirs.sequence;
+          resume.mark = theirs.mark;
+        } else {
+          rolled_back = true;
+        }
+      }
+      accepted.resume.push_back(std::move(resume));
+    }
+    if (rolled_back) {
+      NewIdentity(true);
+      WriteBatch batch;
+      PutIdentity(batch);
+      CHAPTER_RETURN_IF_ERROR(engine_.Write(batch));
+      for (FeedCursor& resume : accepted.resume) {
+        resume = {identity_.replica, identity_.epoch, resume.scope, {}, {}};
+      }
+      accepted.cursor.sequence = {};
+    }
+    auto highest = engine_.Get(Table::kMeta, keys::Highest(peer.replica));
+    if (highest.ok()) {
+      Reader in(*highest);
+      accepted.highest_clock = {in.Fixed64()};
+      accepted.highest_hash = in.Fixed64();
+    }
+    accepted.drops_noted = DecodeNumber(engine_.Get(Table::kMeta, keys::DropsNoted(peer.node)));
+    const std::string prefix = keys::RefusalPrefix(peer.node);
+    auto it = snapshot->NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
+    for (it->SeekToFirst(); it->Valid(); it->Next()) {
+      CHAPTER_ASSIGN_OR_RETURN(RefusedRecord refused, DecodeRefusal(it->value()));
+      refused.key = Reader(it->key().substr(prefix.size())).Key();
+      accepted.refused.push_back(std::move(refused));
+    }
+    CHAPTER_RETURN_IF_ERROR(it->status());
+  }
+  CHAPTER_RETURN_IF_ERROR(engine_.Sync());
+  return accepted;
+}
+
+absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const WelcomeFacts& welcome) {
+  JoinedHub joined;
+  std::vector<ChangeEvent> events;
+  {
+    absl::MutexLock lock(&mutex_);
+    Transaction transaction(engine_, options_);
+    WriteBatch& batch = transaction.batch();
+    if (options_.ahead_max_ms && !options_.hub && welcome.clock_offset_ms) {
+      identity_.clock_offset_ms = *welcome.clock_offset_ms;
+    }
+    AcknowledgedValue acknowledged;
+    if (auto bytes = transaction.Get(Table::kMeta, keys::Acknowledged(hub.replica)); bytes.ok()) {
+      acknowledged = DecodeAcknowledged(*bytes);
+    }
+    if (acknowledged.hub_epoch != hub.epoch) acknowledged = {.hub_epoch = hub.epoch, .through = {}, .own_high = {}};
+    size_t again = 0;
+    const ReplicaId old_id = identity_.replica;
+
+    // Writes under this id that are not ours: a clone of this machine made them.
+    HybridTime own_high;
+    auto snapshot = engine_.NewSnapshot();
+    auto it = snapshot->NewIterator(Table::kMeta, "a", "b");
+    for (it->SeekToFirst(); it->Valid(); it->Next()) {
+      own_high = std::max(own_high, DecodeAcknowledged(it->value()).own_high);
+    }
+    CHAPTER_RETURN_IF_ERROR(it->status());
+    if (welcome.highest_clock > own_high &&
+        DecodeNumber(transaction.Get(Table::kMeta, keys::Stamp(welcome.highest_clock))) !=
+            welcome.highest_hash) {
+      NewIdentity(true);
+      CHAPTER_RETURN_IF_ERROR(
+          StampAgain(transaction, acknowledged.through, {}, old_id, true, again));
+      joined.restart = true;
+      joined.restart_reason = absl::StrCat(
+          "the hub knows writes of replica ", ToHex(old_id.value),
+          " that were not made here, so this folder has a copy; writing as replica ",
+          ToHex(identity_.replica.value), " from now on, ", again, " unsent writes taken along");
+    } else if (options_.ahead_max_ms && !options_.hub) {
+      const HybridTime limit =
+          HybridTime::FromWall(std::max(welcome.clock.wall_ms, welcome.clock.hybrid.wall_ms()) +
+                               welcome.ahead_max_ms);
+      if (clock_.last() > limit) {
+        const uint64_t ahead_ms = clock_.last().wall_ms() - welcome.clock.wall_ms;
+        NewIdentity(false);
+        clock_ = HybridClock(std::max(welcome.clock.hybrid, HybridTime::FromWall(WallMs())));
+        CHAPTER_RETURN_IF_ERROR(
+            StampAgain(transaction, acknowledged.through, limit, old_id, false, again));
+        joined.restart = true;
+        joined.restart_reason =
+            absl::StrCat("this computer's clock was ", ahead_ms / 1000,
+                         " s ahead of the hub's (at most ", welcome.ahead_max_ms / 1000,
+                         " s are allowed); ", again, " unsent writes got the hub's time");
+      }
+    }
+    clock_.Observe(welcome.clock.hybrid);
+
+    // A new epoch of the hub cancels the drops that wait for it.
+    const Epoch known{DecodeNumber(transaction.Get(Table::kMeta, keys::HubEpoch(hub.node)))};
+    if (known != hub.epoch) {
+      batch.Put(Table::kMeta, keys::HubEpoch(hub.node), EncodeNumber(hub.epoch.value));
+      const std::string prefix(1, keys::kLeavingKind);
+      it = snapshot->NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
+      for (it->SeekToFirst(); it->Valid(); it->Next()) {
+        CHAPTER_ASSIGN_OR_RETURN(const LeavingValue leaving, DecodeLeaving(it->value()));
+        if (leaving.hub == hub.node) batch.Delete(Table::kMeta, it->key());
+      }
+      CHAPTER_RETURN_IF_ERROR(it->status());
+    }
+
+    // Where the hub's memory and ours differ, the hub's counts: it takes from there.
+    joined.start = welcome.cursor.replica == identity_.replica &&
+                           welcome.cursor.epoch == identity_.epoch
+                       ? welcome.cursor.sequence
+                       : Sequence{};
+    // An entity that the hub has come to know: its records were held back.
+    std::string entities;
+    for (const auto& [entity, fingerprint] : hub.entities) AppendVarint(entity.value, entities);
+    const std::string entities_key = keys::ByNode('k', hub.node);
+    auto entities_known = transaction.Get(Table::kMeta, entities_key);
+    if (!entities_known.ok() || *entities_known != entities) {
+      batch.Put(Table::kMeta, entities_key, entities);
+      if (entities_known.ok()) joined.start = {};
+    }
+    acknowledged.through = joined.start;
+    batch.Put(Table::kMeta, keys::Acknowledged(hub.replica), Encode(acknowledged));
+
+    std::string prefix = keys::UnnotedDropPrefix(hub.node);
+    it = snapshot->NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
+    for (it->SeekToFirst(); it->Valid(); it->Next()) {
+      const uint64_t number = Reader(it->key().substr(prefix.size())).BigEndian64();
+      if (number <= welcome.drops_noted) {
+        batch.Delete(Table::kMeta, it->key());
+      } else {
+        joined.dropped.push_back({number, Reader(it->value()).Key()});
+      }
+    }
+    CHAPTER_RETURN_IF_ERROR(it->status());
+    prefix = std::string(1, keys::kResetKind);
+    it = snapshot->NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
+    for (it->SeekToFirst(); it->Valid(); it->Next()) {
+      joined.ask_whole.push_back(Reader(it->key().substr(1)).Key());
+    }
+    CHAPTER_RETURN_IF_ERROR(it->status());
+
+    CHAPTER_RETURN_IF_ERROR(transaction.Place());
+    batch.Put(Table::kMeta, keys::kIdentity, EncodeIdentity());
+    CHAPTER_RETURN_IF_ERROR(Commit(transaction));
+    events = transaction.events();
+  }
+  CHAPTER_RETURN_IF_ERROR(Finish(events));
+  return joined;
+}
+
+// Own writes of records after `after` in the feed get the present replica id:
+// with `keep_times` all that no hub has acknowledged, under their old clock
+// readings; else those stamped above `limit`, in their old order, with new ones.
+absl::Status Replica::StampAgain(Transaction& transaction, Sequence after, HybridTime limit,
+                                 ReplicaId old_id, bool keep_times, size_t& count) {
+  std::map<Version, std::vector<RecordKey>> old_writes;
+  std::vector<RecordKey> touched;
+  const Scope all = Scope::All();
+  auto snapshot = engine_.NewSnapshot();
+  auto it = snapshot->NewIterator(Table::kFeed, keys::Feed(all, {keep_times ? after.value + 1 : 0}),
+                                  keys::PrefixEnd(keys::FeedPrefix(all)));
+  const auto affected = [&](const Version& version, Sequence learned) {
+    return version.replica == old_id && (keep_times ? learned > after : version.time > limit);
+  };
+  for (it->SeekToFirst(); it->Valid(); it->Next()) {
+    const RecordKey key = Reader(it->value()).Key();
+    const StoredRecord* stored = transaction.Find(key);
+    if (stored == nullptr) continue;
+    std::set<Version> versions;
+    for (const Cell& cell : stored->record.cells) {
+      if (affected(cell.version, cell.learned)) versions.insert(cell.version);
+    }
+    for (const ConflictEntry& entry : stored->record.conflicts) {
+      for (const SettlementEntry& s : entry.settlements) {
+        if (affected(s.version, stored->meta.latest)) versions.insert(s.version);
+      }
+      if (!keep_times && affected(entry.lost_version, {})) versions.insert(entry.lost_version);
+    }
+    const bool seen_above = !keep_times && stored->record.seen.Get(old_id) > limit;
+    if (versions.empty() && !seen_above) continue;
+    touched.push_back(key);
+    for (const Version& version : versions) old_writes[version].push_back(key);
+    clock_.Observe([&] {
+      Seen others = stored->record.seen;
+      others.Set(old_id, {});
+      return others.Highest();
+    }());
+  }
+  CHAPTER_RETURN_IF_ERROR(it->status());
+  std::map<Version, Version> renamed;
+  for (const auto& [version, where] : old_writes) {
+    renamed[version] = {keep_times ? version.time : clock_.Tick(WallMs()), identity_.replica};
+  }
+  count = renamed.size();
+  const auto rename = [&](Version& version) {
+    auto found = renamed.find(version);
+    if (found != renamed.end()) version = found->second;
+  };
+  for (const RecordKey& key : touched) {
+    StoredRecord& stored = transaction.Make(key);
+    Record& record = stored.record;
+    HybridTime old_high;  // of what stays under the old id
+    for (Cell& cell : record.cells) {
+      rename(cell.version);
+      record.seen.Advance(cell.version);
+      if (cell.version.replica == identity_.replica) {
+        cell.learned = {};
+        NoteStamp(transaction, key, cell.version);
+      }
+      if (cell.version.replica == old_id) old_high = std::max(old_high, cell.version.time);
+    }
+    for (ConflictEntry& entry : record.conflicts) {
+      rename(entry.lost_version);
+      rename(entry.current_version);
+      record.seen.Advance(entry.lost_version);
+      if (entry.lost_version.replica == old_id) {
+        old_high = std::max(old_high, entry.lost_version.time);
+      }
+      for (SettlementEntry& s : entry.settlements) {
+        rename(s.version);
+        record.seen.Advance(s.version);
+        if (s.version.replica == old_id) old_high = std::max(old_high, s.version.time);
+      }
+      std::sort(entry.settlements.begin(), entry.settlements.end(),
+                [](const auto& a, const auto& b) { return a.version < b.version; });
+    }
+    std::sort(record.conflicts.begin(), record.conflicts.end(), [](const auto& a, const auto& b) {
+      return std::tie(a.path, a.lost_version) < std::tie(b.path, b.lost_version);
+    });
+    // Everything that this replica wrote under the old id up to the limit it has
+    // seen; what it wrote above has a new name now.
+    if (!keep_times) record.seen.Set(old_id, std::min(record.seen.Get(old_id), limit));
+    stored.meta.origin = {};
+    transaction.Touch(key);
+  }
+  return absl::OkStatus();
+}
+
+FeedItem Replica::MakeItem(const RecordKey& key, const StoredRecord& stored,
+                           const PeerIdentity& peer, Sequence sequence, Sequence since,
+                           bool whole) const {
+  FeedItem item{.kind = FeedItem::Kind::kChange,
+                .sequence = sequence,
+                .key = key,
+                .update = {},
+                .seen = {},
+                .own_high = {}};
+  RecordUpdate update;
+  update.state.erased = stored.record.erased;
+  update.state.seen = stored.record.seen;
+  update.state.conflicts = stored.record.conflicts;
+  for (const Cell& cell : stored.record.cells) {
+    const bool own = Own(cell.version.replica);
+    if (own) item.own_high = std::max(item.own_high, cell.version.time);
+    // What the peer wrote it has; what others wrote a node need not tell a hub.
+    const bool told = whole || (cell.learned > since && cell.version.replica != peer.replica &&
+                                (options_.hub || own));
+    if (told) {
+      update.state.cells.push_back(cell);
+    } else {
+      update.base.Advance(cell.version);
+      update.whole = false;
+    }
+  }
+  if (options_.hub) {
+    auto theirs = peer.entities.find(key.entity);
+    auto ours = options_.entities.find(key.entity);
+    if (theirs == peer.entities.end() || ours == options_.entities.end() ||
+        theirs->second != ours->second.fingerprint) {
+      update.named_scopes = stored.meta.Current();
+    }
+  }
+  update.again = std::find(stored.meta.again.begin(), stored.meta.again.end(), peer.node) !=
+                 stored.meta.again.end();
+  item.update = EncodeUpdate(update);
+  return item;
+}
+
+absl::StatusOr<FeedPage> Replica::ReadFeed(const FeedRequest& request) {
+  FeedPage page;
+  page.last = request.after;
+  Sequence durable;
+  {
+    absl::ReaderMutexLock lock(&mutex_);
+    auto snapshot = engine_.NewSnapshot();
+    durable = last_sequence_;
+    const bool all = request.scope == Scope::All();
+    std::set<EntityNumber> held_back;
+    size_t bytes = 0;
+    auto it = snapshot->NewIterator(Table::kFeed,
+                                    keys::Feed(request.scope, {request.after.value + 1}),
+                                    keys::PrefixEnd(keys::FeedPrefix(request.scope)));
+    const size_t prefix_size = keys::FeedPrefix(request.scope).size();
+    size_t looked_at = 0;
+    for (it->SeekToFirst(); it->Valid(); it->Next()) {
+      if (page.items.size() >= request.records_max || bytes >= request.bytes_max ||
+          looked_at >= 4 * request.records_max) {
+        break;
+      }
+      ++looked_at;
+      const Sequence sequence{Reader(it->key().substr(prefix_size)).BigEndian64()};
+      const RecordKey key = Reader(it->value()).Key();
+      CHAPTER_ASSIGN_OR_RETURN(const std::string stored_bytes,
+                               snapshot->Get(Table::kRecord, it->value()));
+      CHAPTER_ASSIGN_OR_RETURN(const StoredRecord stored, DecodeStored(stored_bytes));
+      page.last = sequence;
+      if (options_.hub ? false : !request.peer.entities.contains(key.entity)) {
+        held_back.insert(key.entity);
+        ++page.skipped;
+        continue;
+      }
+      bool entered = false;
+      if (!all && !stored.record.erased) {
+        const std::vector<Scope> current = stored.meta.Current();
+        const Scope* first = nullptr;
+        for (const Scope& scope : request.peer.scopes) {
+          if (std::find(current.begin(), current.end(), scope) == current.end()) continue;
+          first = &scope;
+          break;
+        }
+        if (first == nullptr) {
+          if (current.empty()) {
+            ++page.skipped;
+            continue;
+          }
+          page.items.push_back({.kind = FeedItem::Kind::kLeft,
+                                .sequence = sequence,
+                                .key = key,
+                                .update = {},
+                                .seen = stored.record.seen,
+                                .own_high = {}});
+          bytes += 64;
+          continue;
+        }
+        if (*first != request.scope) {
+          ++page.skipped;
+          continue;
+        }
+        entered = stored.meta.Position(request.scope)->entered > request.since;
+      }
+      if (stored.meta.origin == request.peer.replica) {
+        ++page.skipped;
+        continue;
+      }
+      page.items.push_back(
+          MakeItem(key, stored, request.peer, sequence, request.since, entered));
+      bytes += page.items.back().update.size() + kKeyBytes;
+    }
+    CHAPTER_RETURN_IF_ERROR(it->status());
+    page.at_end = !it->Valid();
+    page.held_back.assign(held_back.begin(), held_back.end());
+    if (page.last > request.after) page.mark = MarkAt(*snapshot, page.last);
+  }
+  CHAPTER_RETURN_IF_ERROR(EnsureDurable(durable));
+  return page;
+}
+
+absl::StatusOr<std::vector<FeedItem>> Replica::ReadRecords(const RecordsRequest& request) {
+  std::vector<FeedItem> items;
+  Sequence durable;
+  {
+    absl::MutexLock lock(&mutex_);
+    WriteBatch batch;
+    for (const RecordKey& key : request.keys) {
+      if (request.asked && options_.hub) {
+        batch.Delete(Table::kMeta, keys::Refusal(request.peer.node, key));
+      }
+      auto bytes = engine_.Get(Table::kRecord, EncodeKey(key));
+      FeedItem left{.kind = FeedItem::Kind::kLeft, .sequence = {}, .key = key, .update = {},
+                    .seen = {}, .own_high = {}};
+      if (absl::IsNotFound(bytes.status())) {
+        items.push_back(std::move(left));
+        continue;
+      }
+      CHAPTER_RETURN_IF_ERROR(bytes.status());
+      CHAPTER_ASSIGN_OR_RETURN(const StoredRecord stored, DecodeStored(*bytes));
+      const std::vector<Scope> current = stored.meta.Current();
+      const bool theirs = !options_.hub || request.peer.hub || stored.record.erased ||
+                          !Disjoint({current.begin(), current.end()}, request.peer.scopes);
+      if (theirs) {
+        items.push_back(MakeItem(key, stored, request.peer, {}, request.since, request.whole));
+      } else if (!current.empty()) {
+        left.seen = stored.record.seen;
+        items.push_back(std::move(left));
+      }
+    }
+    if (!batch.empty()) CHAPTER_RETURN_IF_ERROR(engine_.Write(batch));
+    durable = last_sequence_;
+  }
+  CHAPTER_RETURN_IF_ERROR(EnsureDurable(durable));
+  return items;
+}
+
+// Whether the hub takes a push of this record from this node.
+absl::Status Replica::Admit(const PeerIdentity& peer, const RecordKey& key,
+                            const RecordUpdate& update, const StoredRecord* current) {
+  auto rule = options_.entities.find(key.entity);
+  if (rule == options_.entities.end()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("entity ", key.entity.value, " is not known to the hub"));
+  }
+  for (const Cell& cell : update.state.cells) {
+    if (cell.version.replica != peer.replica) continue;
+    const Cell* held = current == nullptr ? nullptr : current->record.Find(cell.path);
+    if (held != nullptr && held->version == cell.version) continue;
+    if (rule->second.headquarters_only ||
+        rule->second.headquarters_fields.contains(cell.path.field)) {
+      return absl::PermissionDeniedError(absl::StrCat(
+          "field ", cell.path.field, " of record ", key.id.ToString(),
+          " is written by headquarters only"));
+    }
+  }
+  if (current == nullptr || update.again || current->record.erased) return absl::OkStatus();
+  const std::vector<Scope> scopes = current->meta.Current();
+  if (scopes.empty() || !Disjoint({scopes.begin(), scopes.end()}, peer.scopes)) {
+    return absl::OkStatus();
+  }
+  // Outside the node's scopes: it had the right when it wrote, unless it has
+  // said since then that it let the record go.
+  auto dropped = engine_.Get(Table::kMeta, keys::DroppedBy(peer.node, key));
+  if (absl::IsNotFound(dropped.status())) return absl::OkStatus();
+  CHAPTER_RETURN_IF_ERROR(dropped.status());
+  const Scope* chapter = ChapterScope(peer);
+  const ScopePosition* position = chapter == nullptr ? nullptr : current->meta.Position(*chapter);
+  if (position == nullptr || position->entered > Sequence{DecodeNumber(dropped)}) {
+    return absl::OkStatus();
+  }
+  return absl::PermissionDeniedError(
+      absl::StrCat("record ", key.id.ToString(), " is another chapter's now"));
+}
+
+RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& request,
+                                const InboundRecord& inbound) {
+  using Kind = RecordOutcome::Kind;
+  const PeerIdentity& peer = request.peer;
+  const RecordKey& key = inbound.key;
+  RecordOutcome outcome{.kind = Kind::kTaken,
+                        .key = key,
+                        .sequence = inbound.sequence,
+                        .answer = false,
+                        .refusal = {}};
+  const auto refuse = [&](RefusedRecord::Reason reason, std::string message) {
+    transaction.Forget(key);
+    outcome.kind = Kind::kRefused;
+    outcome.answer = false;
+    outcome.refusal = {key, inbound.sequence, reason, std::move(message)};
+    if (options_.hub && !peer.hub) {
+      transaction.batch().Put(Table::kMeta, keys::Refusal(peer.node, key),
+                              Encode(outcome.refusal));
+    }
+    return outcome;
+  };
+  auto update = DecodeUpdate(inbound.update);
+  if (!update.ok()) {
+    return refuse(RefusedRecord::Reason::kMalformed, std::string(update.status().message()));
+  }
+  if (options_.hub && options_.ahead_max_ms &&
+      update->state.seen.Highest() >
+          std::max(clock_.last(), HybridTime::FromWall(WallMs() + *options_.ahead_max_ms))) {
+    outcome.kind = Kind::kAhead;
+    return outcome;
+  }
+  StoredRecord* held = transaction.Find(key);
+  bool take_back = false;
+  LeavingValue dropped;
+  if (!options_.hub && held == nullptr) {
+    if (update->state.erased) {
+      outcome.kind = Kind::kIgnored;
+      return outcome;
+    }
+    auto bytes = transaction.Get(Table::kMeta, keys::Dropped(key));
+    if (bytes.ok()) {
+      auto decoded = DecodeLeaving(*bytes);
+      if (!decoded.ok()) return refuse(RefusedRecord::Reason::kMalformed, "damaged");
+      dropped = *std::move(decoded);
+      const Epoch now{DecodeNumber(transaction.Get(Table::kMeta, keys::HubEpoch(dropped.hub)))};
+      if (now == dropped.epoch && !update->state.seen.CoversAll(dropped.seen)) {
+        outcome.kind = Kind::kIgnored;
+        return outcome;
+      }
+      take_back = true;
+    }
+  }
+  const Record nothing;
+  const Record& mine = held == nullptr ? nothing : held->record;
+  if (!update->whole && !mine.seen.CoversAll(update->base) && !mine.erased) {
+    outcome.kind = Kind::kNeedsWhole;
+    return outcome;
+  }
+  if (options_.hub && !peer.hub) {
+    if (auto status = Admit(peer, key, *update, held); !status.ok()) {
+      return refuse(absl::IsPermissionDenied(status) ? RefusedRecord::Reason::kRights
+                                                     : RefusedRecord::Reason::kMalformed,
+                    std::string(status.message()));
+    }
+  }
+  if (!options_.hub) {
+    if (transaction.Get(Table::kMeta, keys::Reset(key)).ok()) {
+      if (!update->whole) {
+        outcome.kind = Kind::kNeedsWhole;
+        return outcome;
+      }
+      absl::Status status = ApplyReset(transaction, key, &*update);
+      if (!status.ok()) return refuse(RefusedRecord::Reason::kMalformed, status.ToString());
+      return outcome;
+    }
+    // The hub sends it again: it is not leaving after all.
+    if (held != nullptr && transaction.Get(Table::kMeta, keys::Leaving(key)).ok()) {
+      transaction.batch().Delete(Table::kMeta, keys::Leaving(key));
+    }
+  }
+  // Nothing was left out that is not here, or that an erasure would not take.
+  if (held == nullptr || mine.erased) update->whole = true;
+  MergeResult merged =
+      Merge(mine, *update, {identity_.replica, std::max(clock_.last(), HybridTime::FromWall(WallMs()))});
+  for (const std::string& damage : merged.damage) {
+    damage_.push_back(absl::StrCat("record ", key.id.ToString(), ": ", damage));
+  }
+  conflicts_found_ += merged.conflicts_found;
+  const bool equals_sent = Contains(update->state, merged.record);
+  const bool changed = !Contains(mine, update->state) || !merged.damage.empty() || held == nullptr;
+  if (options_.hub) outcome.answer = !equals_sent;
+  if (!changed) return outcome;
+  const bool existed = held != nullptr;
+  const std::vector<Scope> before = existed ? held->meta.Current() : std::vector<Scope>{};
+  StoredRecord& stored = transaction.Make(key);
+  stored.record = std::move(merged.record);
+  // Only what this replica itself learnt has a place in its feed; the rest gets one now.
+  stored.meta.origin = equals_sent ? peer.replica : ReplicaId{};
+  // It may have been told that the record left, and must hear that it has not.
+  if (options_.hub && !peer.hub && existed &&
+      Disjoint({before.begin(), before.end()}, peer.scopes)) {
+    stored.meta.origin = {};
+    outcome.answer = true;
+  }
+  if (peer.hub && !update->named_scopes.empty()) stored.meta.named = update->named_scopes;
+  if (options_.hub && !peer.hub && !existed) {
+    if (const Scope* chapter = ChapterScope(peer)) stored.meta.pusher = *chapter;
+  }
+  if (take_back) {
+    transaction.batch().Delete(Table::kMeta, keys::Dropped(key));
+    stored.meta.again.push_back(dropped.hub);
+    // Taken back in a state that may lack writes of ours: never write under an id
+    // whose writes others may have seen.
+    if (!stored.record.seen.CoversAll(dropped.seen)) identity_changes_ = true;
+  }
+  clock_.Observe(stored.record.seen.Highest());
+  transaction.Touch(key);
+  return outcome;
+}
+
+// A hub refused what this node wrote to a record, and its own state has come:
+// that stands, later writes of this node go on top, what was refused is listed.
+absl::Status Replica::ApplyReset(Transaction& transaction, const RecordKey& key,
+                                 const RecordUpdate* hub_state) {
+  CHAPTER_ASSIGN_OR_RETURN(const std::string bytes, transaction.Get(Table::kMeta, keys::Reset(key)));
+  CHAPTER_ASSIGN_OR_RETURN(const RefusedRecord refusal, DecodeRefusal(bytes));
+  transaction.batch().Delete(Table::kMeta, keys::Reset(key));
+  StoredRecord* held = transaction.Find(key);
+  if (held == nullptr) return absl::OkStatus();
+  const Seen hub_seen = hub_state == nullptr ? Seen{} : hub_state->state.seen;
+  RefusedWrite refused{.number = 0, .key = key, .cells = {}, .actor = {}, .reason = refusal.message,
+                       .written_at = {}};
+  RecordUpdate later;
+  later.whole = false;
+  later.state.seen = held->record.seen;
+  for (const Cell& cell : held->record.cells) {
+    if (!Own(cell.version.replica) || hub_seen.Covers(cell.version)) continue;
+    if (hub_state != nullptr && cell.learned > refusal.sequence) {
+      later.state.cells.push_back(cell);
+      continue;
+    }
+    refused.cells.push_back({cell.path, cell.value});
+    refused.actor = cell.actor;
+    refused.written_at = std::max(refused.written_at, cell.version.time);
+  }
+  for (const ConflictEntry& entry : held->record.conflicts) {
+    for (const SettlementEntry& s : entry.settlements) {
+      if (!Own(s.version.replica) || hub_seen.Covers(s.version)) continue;
+      absl::StrAppend(&refused.reason, " (with it went the settlement of a conflict in field ",
+                      entry.path.field, ")");
+      refused.written_at = std::max(refused.written_at, s.version.time);
+    }
+  }
+  if (refused.written_at != HybridTime{}) CHAPTER_RETURN_IF_ERROR(PutRefused(transaction, refused));
+  if (hub_state == nullptr) {
+    transaction.Remove(key);
+    return absl::OkStatus();
+  }
+  MergeResult merged = Merge(hub_state->state, later,
+                             {identity_.replica, std::max(clock_.last(), HybridTime::FromWall(WallMs()))});
+  // What this node had seen beyond the hub's state it does not hold any more.
+  merged.record.seen = hub_seen;
+  for (const Cell& cell : merged.record.cells) merged.record.seen.Advance(cell.version);
+  for (const ConflictEntry& e : merged.record.conflicts) merged.record.seen.Advance(e.lost_version);
+  held->record = std::move(merged.record);
+  held->meta.origin = {};
+  clock_.Observe(held->record.seen.Highest());
+  transaction.Touch(key);
+  return absl::OkStatus();
+}
+
+absl::Status Replica::PutRefused(Transaction& transaction, RefusedWrite refused) {
+  refused.number = ++refused_last_;
+  transaction.batch().Put(Table::kMeta, keys::Refused(refused.number), EncodeRefused(refused));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<ApplyResult> Replica::Apply(const ApplyRequest& request) {
+  ApplyResult result;
+  std::vector<ChangeEvent> events;
+  const PeerIdentity& peer = request.peer;
+  {
+    absl::MutexLock lock(&mutex_);
+    Transaction transaction(engine_, options_);
+    damage_.clear();
+    conflicts_found_ = 0;
+    identity_changes_ = false;
+    for (const InboundRecord& inbound : request.records) {
+      result.outcomes.push_back(ApplyOne(transaction, request, inbound));
+      CHAPTER_RETURN_IF_ERROR(transaction.status());
+    }
+    for (const InboundLeft& left : request.left) {
+      if (options_.hub) continue;  // hubs hold everything
+      StoredRecord* held = transaction.Find(left.key);
+      if (transaction.Get(Table::kMeta, keys::Reset(left.key)).ok()) {
+        CHAPTER_RETURN_IF_ERROR(ApplyReset(transaction, left.key, nullptr));
+        if (!left.seen.empty()) {
+          transaction.batch().Put(Table::kMeta, keys::Dropped(left.key),
+                                  Encode(LeavingValue{peer.node, peer.epoch, left.seen}));
+        }
+        continue;
+      }
+      if (held == nullptr || held->record.erased) continue;
+      LeavingValue leaving{peer.node, peer.epoch, left.seen};
+      if (auto bytes = transaction.Get(Table::kMeta, keys::Leaving(left.key)); bytes.ok()) {
+        CHAPTER_ASSIGN_OR_RETURN(const LeavingValue earlier, DecodeLeaving(*bytes));
+        leaving.seen.Unite(earlier.seen);
+      }
+      transaction.batch().Put(Table::kMeta, keys::Leaving(left.key), Encode(leaving));
+      leaving_[left.key] = Encode(leaving);
+    }
+    CHAPTER_RETURN_IF_ERROR(transaction.Place());
+    if (options_.hub && !peer.hub) AnswerPusher(transaction, request, result);
+    CHAPTER_RETURN_IF_ERROR(transaction.Place());
+
+    std::optional<Sequence> hold_below;
+    for (const RecordOutcome& outcome : result.outcomes) {
+      if (outcome.kind != RecordOutcome::Kind::kNeedsWhole &&
+          outcome.kind != RecordOutcome::Kind::kAhead) {
+        continue;
+      }
+      if (outcome.sequence == Sequence{}) continue;
+      hold_below = std::min(hold_below.value_or(outcome.sequence), outcome.sequence);
+    }
+    if (request.cursor) {
+      FeedCursor cursor = *request.cursor;
+      if (hold_below && *hold_below <= cursor.sequence) {
+        cursor.sequence = {hold_below->value - 1};
+        cursor.mark = {};
+      }
+      std::string value;
+      AppendFixed64(cursor.epoch.value, value);
+      AppendFixed64(cursor.sequence.value, value);
+      AppendFixed64(cursor.mark.value, value);
+      transaction.batch().Put(Table::kMeta, keys::Cursor(cursor.replica, cursor.scope), value);
+    }
+    if (identity_changes_) {
+      NewIdentity(false);
+      transaction.batch().Put(Table::kMeta, keys::kIdentity, EncodeIdentity());
+      result.identity_changed = true;
+    }
+    CHAPTER_RETURN_IF_ERROR(Commit(transaction));
+    events = transaction.events();
+    result.damage = std::move(damage_);
+    result.conflicts_found = conflicts_found_;
+  }
+  CHAPTER_RETURN_IF_ERROR(Finish(events));
+  if (!options_.hub && !request.left.empty()) {
+    CHAPTER_ASSIGN_OR_RETURN(
+        AcknowledgeResult due,
+        Acknowledge({.peer = peer, .through = {}, .own_high = {}, .refused = {}, .dropped = {}}));
+    result.dropped = std::move(due.dropped);
+  }
+  return result;
+}
+
+// After the records of a node's push are placed: what the node must hear of
+// them, kept in its scope's feed as well, so that a cut stream loses no answer.
+void Replica::AnswerPusher(Transaction& transaction, const ApplyRequest& request,
+                           ApplyResult& result) {
+  const PeerIdentity& peer = request.peer;
+  const Scope* chapter = ChapterScope(peer);
+  HybridTime highest;
+  uint64_t hash = 0;
+  for (size_t i = 0; i < result.outcomes.size(); ++i) {
+    RecordOutcome& outcome = result.outcomes[i];
+    if (outcome.kind != RecordOutcome::Kind::kTaken) continue;
+    StoredRecord* stored = transaction.Find(outcome.key);
+    if (stored == nullptr) continue;
+    for (const Cell& cell : stored->record.cells) {
+      if (cell.version.replica == peer.replica && cell.version.time > highest) {
+        highest = cell.version.time;
+        hash = StampHash(outcome.key, cell.version);
+      }
+    }
+    if (stored->record.erased) {
+      // Whoever pushed it may hold it: the feed of its scope tells of the erasure.
+      if (outcome.answer && chapter != nullptr) transaction.TellLeft(outcome.key, *chapter);
+      continue;
+    }
+    const std::set<Scope>& placement = transaction.Placement(outcome.key);
+    if (placement.empty()) continue;
+    if (Disjoint(placement, peer.scopes)) {
+      outcome.answer = true;
+      if (chapter != nullptr) transaction.TellLeft(outcome.key, *chapter);
+    } else if (outcome.answer && !transaction.touched(outcome.key)) {
+      // Nothing changed here, and the node may have passed its place in the feed.
+      bool to_come = false;
+      for (const ScopePosition& position : stored->meta.scopes) {
+        auto has = request.peer_has.find(position.scope);
+        if (!position.left && has != request.peer_has.end() && position.at > has->second) {
+          to_come = true;
+        }
+      }
+      if (!to_come) transaction.Touch(outcome.key);
+    }
+  }
+  if (highest == HybridTime{}) return;
+  const std::string key = keys::Highest(peer.replica);
+  if (auto known = transaction.Get(Table::kMeta, key);
+      known.ok() && HybridTime{Reader(*known).Fixed64()} >= highest) {
+    return;
+  }
+  std::string value;
+  AppendFixed64(highest.ticks, value);
+  AppendFixed64(hash, value);
+  transaction.batch().Put(Table::kMeta, key, value);
+}
+
+absl::StatusOr<AcknowledgeResult> Replica::Acknowledge(const AcknowledgeRequest& request) {
+  AcknowledgeResult result;
+  std::vector<ChangeEvent> events;
+  const PeerIdentity& peer = request.peer;
+  {
+    absl::MutexLock lock(&mutex_);
+    Transaction transaction(engine_, options_);
+    WriteBatch& batch = transaction.batch();
+    AcknowledgedValue acknowledged{.hub_epoch = peer.epoch, .through = {}, .own_high = {}};
+    if (auto bytes = transaction.Get(Table::kMeta, keys::Acknowledged(peer.replica)); bytes.ok()) {
+      const AcknowledgedValue known = DecodeAcknowledged(*bytes);
+      if (known.hub_epoch == peer.epoch) acknowledged = known;
+    }
+    if (request.through) {
+      acknowledged.through = *request.through;
+      if (request.own_high > acknowledged.own_high) {
+        auto snapshot = engine_.NewSnapshot();
+        auto it = snapshot->NewIterator(Table::kMeta, keys::Stamp({}),
+                                        keys::Stamp({request.own_high.ticks + 1}));
+        for (it->SeekToFirst(); it->Valid(); it->Next()) batch.Delete(Table::kMeta, it->key());
+        CHAPTER_RETURN_IF_ERROR(it->status());
+        acknowledged.own_high = request.own_high;
+      }
+      batch.Put(Table::kMeta, keys::Acknowledged(peer.replica), Encode(acknowledged));
+    }
+    for (const RefusedRecord& refused : request.refused) {
+      if (options_.hub || transaction.Find(refused.key) == nullptr) continue;
+      RefusedRecord kept = refused;
+      if (kept.sequence == Sequence{}) kept.sequence = acknowledged.through;
+      batch.Put(Table::kMeta, keys::Reset(refused.key), Encode(kept));
+    }
+    if (options_.hub && !request.dropped.empty()) {
+      uint64_t noted = DecodeNumber(transaction.Get(Table::kMeta, keys::DropsNoted(peer.node)));
+      for (const DroppedRecord& dropped : request.dropped) {
+        noted = std::max(noted, dropped.number);
+        batch.Put(Table::kMeta, keys::DroppedBy(peer.node, dropped.key),
+                  EncodeNumber(last_sequence_.value));
+      }
+      batch.Put(Table::kMeta, keys::DropsNoted(peer.node), EncodeNumber(noted));
+    }
+    if (!options_.hub) {
+      CHAPTER_RETURN_IF_ERROR(
+          DropWhereDue(transaction, peer, acknowledged.through, result.dropped));
+    }
+    CHAPTER_RETURN_IF_ERROR(transaction.Place());
+    if (batch.empty() && !transaction.anything_touched()) return result;
+    CHAPTER_RETURN_IF_ERROR(Commit(transaction));
+    for (const DroppedRecord& dropped : result.dropped) leaving_.erase(dropped.key);
+    events = transaction.events();
+  }
+  CHAPTER_RETURN_IF_ERROR(Finish(events));
+  return result;
+}
+
+absl::Status Replica::DropWhereDue(Transaction& transaction, const PeerIdentity& hub,
+                                   Sequence through, std::vector<DroppedRecord>& dropped) {
+  if (leaving_.empty()) return absl::OkStatus();
+  uint64_t count = DecodeNumber(transaction.Get(Table::kMeta, keys::DropCount(hub.node)));
+  const uint64_t before = count;
+  for (const auto& [key, bytes] : leaving_) {
+    // The engine's word counts: the record may have been sent again meanwhile.
+    auto current = transaction.Get(Table::kMeta, keys::Leaving(key));
+    if (!current.ok()) continue;
+    CHAPTER_ASSIGN_OR_RETURN(const LeavingValue leaving, DecodeLeaving(*current));
+    if (leaving.hub != hub.node) continue;
+    const StoredRecord* stored = transaction.Find(key);
+    if (stored != nullptr && !stored->record.erased) {
+      if (stored->meta.latest > through && stored->meta.origin != hub.replica) continue;
+      if (transaction.Get(Table::kMeta, keys::Reset(key)).ok()) continue;
+      transaction.Remove(key);
+      transaction.batch().Put(Table::kMeta, keys::Dropped(key), Encode(leaving));
+      std::string key_bytes = EncodeKey(key);
+      transaction.batch().Put(Table::kMeta, keys::UnnotedDrop(hub.node, ++count), key_bytes);
+      dropped.push_back({count, key});
+    }
+    transaction.batch().Delete(Table::kMeta, keys::Leaving(key));
+  }
+  if (count != before) {
+    transaction.batch().Put(Table::kMeta, keys::DropCount(hub.node), EncodeNumber(count));
+  }
+  return transaction.status();
+}
+
+absl::StatusOr<std::vector<FeedCursor>> Replica::FeedEnds(const std::vector<Scope>& scopes) const {
+  std::vector<FeedCursor> ends;
+  absl::ReaderMutexLock lock(&mutex_);
+  auto snapshot = engine_.NewSnapshot();
+  for (const Scope& scope : scopes) {
+    FeedCursor end{identity_.replica, identity_.epoch, scope, {}, {}};
+    const std::string prefix = keys::FeedPrefix(scope);
+    auto it = snapshot->NewIterator(Table::kFeed, prefix, keys::PrefixEnd(prefix));
+    it->SeekToLast();
+    if (it->Valid()) end.sequence = {Reader(it->key().substr(prefix.size())).BigEndian64()};
+    CHAPTER_RETURN_IF_ERROR(it->status());
+    ends.push_back(std::move(end));
+  }
+  return ends;
+}
+
+absl::StatusOr<uint64_t> Replica::CountUnsent(const Scope& scope, Sequence after, ReplicaId peer,
+                                              uint64_t most) const {
+  uint64_t count = 0;
+  auto snapshot = engine_.NewSnapshot();
+  auto it = snapshot->NewIterator(Table::kFeed, keys::Feed(scope, {after.value + 1}),
+                                  keys::PrefixEnd(keys::FeedPrefix(scope)));
+  for (it->SeekToFirst(); it->Valid() && count <= most; it->Next()) {
+    CHAPTER_ASSIGN_OR_RETURN(const std::string bytes, snapshot->Get(Table::kRecord, it->value()));
+    CHAPTER_ASSIGN_OR_RETURN(const StoredRecord stored, DecodeStored(bytes));
+    if (stored.meta.origin != peer) ++count;
+  }
+  CHAPTER_RETURN_IF_ERROR(it->status());
+  return count;
+}
+
+}  // namespace chaptersync::storage

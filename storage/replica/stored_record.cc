@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Writes and reads the grammar of stored_record.h. Pure; any thread.
+#include "storage/replica/stored_record.h"
+
+#include <algorithm>
+
+#include "absl/status/status.h"
+#include "storage/core/limits.h"
+#include "storage/core/record_codec.h"
+
+namespace chaptersync::storage {
+namespace {
+
+constexpr char kFormat = 1;
+// A record leaves as many scopes as it was ever in.
+constexpr size_t kPositionsMax = 4 * kScopesMax;
+
+}  // namespace
+
+const ScopePosition* RecordMeta::Position(const Scope& scope) const {
+  auto it = std::find_if(scopes.begin(), scopes.end(),
+                         [&](const ScopePosition& p) { return p.scope == scope; });
+  return it == scopes.end() ? nullptr : &*it;
+}
+
+std::vector<Scope> RecordMeta::Current() const {
+  std::vector<Scope> current;
+  for (const ScopePosition& position : scopes) {
+    if (!position.left) current.push_back(position.scope);
+  }
+  return current;
+}
+
+std::string EncodeStored(const StoredRecord& stored) {
+  const RecordMeta& meta = stored.meta;
+  std::string out(1, kFormat);
+  AppendVarint(meta.latest.value, out);
+  AppendFixed64(meta.origin.value, out);
+  AppendVarint(meta.scopes.size(), out);
+  for (const ScopePosition& position : meta.scopes) {
+    AppendString(position.scope.name, out);
+    AppendVarint(position.at.value, out);
+    AppendVarint(position.entered.value, out);
+    out.push_back(position.left ? 1 : 0);
+  }
+  AppendVarint(meta.leaders.size(), out);
+  for (const RecordKey& leader : meta.leaders) AppendKey(leader, out);
+  AppendVarint(meta.named.size(), out);
+  for (const Scope& scope : meta.named) AppendString(scope.name, out);
+  AppendString(meta.pusher.name, out);
+  AppendVarint(meta.again.size(), out);
+  for (const NodeId& node : meta.again) {
+    out.append(reinterpret_cast<const char*>(node.bytes.data()), node.bytes.size());
+  }
+  AppendRecord(stored.record, out);
+  return out;
+}
+
+absl::StatusOr<StoredRecord> DecodeStored(std::string_view bytes) {
+  StoredRecord stored;
+  RecordMeta& meta = stored.meta;
+  Reader in(bytes);
+  if (in.Bytes(1) != std::string_view(&kFormat, 1)) {
+    return absl::DataLossError("a stored record is of an unknown format");
+  }
+  meta.latest = {in.Varint()};
+  meta.origin = {in.Fixed64()};
+  const size_t scopes = in.Count(kPositionsMax, 4);
+  for (size_t i = 0; i < scopes; ++i) {
+    ScopePosition position;
+    position.scope = {std::string(in.String(kScopeBytesMax))};
+    position.at = {in.Varint()};
+    position.entered = {in.Varint()};
+    position.left = in.Bytes(1) == std::string_view("\x01", 1);
+    meta.scopes.push_back(std::move(position));
+  }
+  const size_t leaders = in.Count(kScopesMax, kKeyBytes);
+  for (size_t i = 0; i < leaders; ++i) meta.leaders.push_back(in.Key());
+  const size_t named = in.Count(kScopesMax, 1);
+  for (size_t i = 0; i < named; ++i) meta.named.push_back({std::string(in.String(kScopeBytesMax))});
+  meta.pusher = {std::string(in.String(kScopeBytesMax))};
+  const size_t again = in.Count(kScopesMax, 16);
+  for (size_t i = 0; i < again; ++i) {
+    const std::string_view raw = in.Bytes(16);
+    NodeId node;
+    if (raw.size() == 16) std::copy(raw.begin(), raw.end(), node.bytes.begin());
+    meta.again.push_back(node);
+  }
+  if (!in.ok()) return absl::DataLossError("a stored record ends early");
+  auto record = DecodeRecord(in.Bytes(in.remaining()));
+  if (!record.ok()) return record.status();
+  stored.record = *std::move(record);
+  return stored;
+}
+
+}  // namespace chaptersync::storage

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Replays a history: replicas, local writes and syncs, one JSON object a line,
+// through the product's own replica and session, in one thread. docs/replay.md
+// describes the form. Nothing here knows what must come out.
+#ifndef CHAPTERSYNC_TOOLS_REPLAY_HISTORY_H_
+#define CHAPTERSYNC_TOOLS_REPLAY_HISTORY_H_
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "node/entity/registry.h"
+#include "node/session/session.h"
+#include "storage/engine/engine.h"
+#include "storage/replica/replica.h"
+
+namespace chaptersync::tools {
+
+// Makes the engine of one replica.
+using EngineFactory =
+    std::function<absl::StatusOr<std::unique_ptr<storage::Engine>>(const std::string& replica)>;
+
+class History {
+ public:
+  explicit History(EngineFactory make_engine);
+  ~History();
+
+  // Carries out one line. INVALID_ARGUMENT where it cannot be read: nothing was
+  // done. An operation that cannot be done (a write to what is deleted) does
+  // nothing and is OK.
+  absl::Status Run(const std::string& line);
+  // What every replica holds: one JSON object per replica and record, sorted.
+  absl::StatusOr<std::vector<std::string>> Result() const;
+
+  const node::SessionCounts& counts() const { return counts_; }
+
+ private:
+  struct Member;
+
+  absl::Status AddReplica(const std::string& name, uint64_t id, bool hub,
+                          const std::string& chapter);
+  absl::Status Sync(Member& node, Member& hub);
+  absl::StatusOr<Member*> Find(const std::string& name);
+
+  EngineFactory make_engine_;
+  node::EntityRegistry registry_;
+  std::map<std::string, std::unique_ptr<Member>> members_;
+  std::map<storage::RecordId, std::string> names_;
+  node::SessionCounts counts_;
+};
+
+}  // namespace chaptersync::tools
+
+#endif  // CHAPTERSYNC_TOOLS_REPLAY_HISTORY_H_
