@@ -18,8 +18,8 @@ class HybridClock {
 
   // A new reading, above every earlier one: max(wall, last + 1).
   HybridTime Tick(uint64_t wall_ms) {
-    last_ = std::max(HybridTime::FromWall(std::min(wall_ms, kWallMsMax)),
-                     HybridTime{last_.ticks + 1});
+    last_ =
+        std::max(HybridTime::FromWall(std::min(wall_ms, kWallMsMax)), HybridTime{last_.ticks + 1});
     return last_;
   }
 

@@ -9,6 +9,7 @@
 #include <tuple>
 
 #include "absl/strings/str_cat.h"
+
 #include "storage/core/status.h"
 
 namespace chaptersync::storage {
@@ -167,9 +168,9 @@ class Merger {
       for (const Cell* rival : rivals) Lose(*rival, *mark);
       return;
     }
-    const Cell* latest = *std::max_element(
-        rivals.begin(), rivals.end(),
-        [](const Cell* a, const Cell* b) { return a->version < b->version; });
+    const Cell* latest =
+        *std::max_element(rivals.begin(), rivals.end(),
+                          [](const Cell* a, const Cell* b) { return a->version < b->version; });
     if (latest->version > mark->version) Lose(*mark, *latest);
   }
 

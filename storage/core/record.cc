@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Look-ups and small changes of a record's parts. Pure; any thread.
+// Look-ups and small changes of a record's parts, and the name of a conflict entry.
+// Pure; any thread.
 #include "storage/core/record.h"
 
-#include <openssl/evp.h>
-
 #include <algorithm>
+
+#include <openssl/evp.h>
 
 #include "storage/core/record_codec.h"
 #include "storage/core/status.h"

@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+
 #include "storage/core/limits.h"
 #include "storage/core/status.h"
 
@@ -93,10 +94,10 @@ class Encoder {
   }
 
   void PutIndex(ReplicaId replica) {
-    AppendVarint(static_cast<uint64_t>(
-                     std::lower_bound(replicas_.begin(), replicas_.end(), replica) -
-                     replicas_.begin()),
-                 out_);
+    AppendVarint(
+        static_cast<uint64_t>(std::lower_bound(replicas_.begin(), replicas_.end(), replica) -
+                              replicas_.begin()),
+        out_);
   }
 
   void PutVersion(const Version& version) {
@@ -108,10 +109,10 @@ class Encoder {
     AppendVarint(uint64_t{cell.path.field} * 4 + (cell.path.map_key ? 2 : 0) + (cell.value ? 1 : 0),
                  out_);
     if (cell.path.map_key) AppendString(*cell.path.map_key, out_);
-    AppendVarint(static_cast<uint64_t>(
-                     std::lower_bound(writes_.begin(), writes_.end(), &cell, WriteLess) -
-                     writes_.begin()),
-                 out_);
+    AppendVarint(
+        static_cast<uint64_t>(std::lower_bound(writes_.begin(), writes_.end(), &cell, WriteLess) -
+                              writes_.begin()),
+        out_);
     if (cell.value) AppendString(*cell.value, out_);
   }
 
@@ -443,9 +444,8 @@ std::string EncodeUpdate(const RecordUpdate& update) {
 absl::StatusOr<RecordUpdate> DecodeUpdate(std::string_view bytes) {
   RecordUpdate update;
   if (bytes.size() > kRecordBytesMax) {
-    return absl::InvalidArgumentError(absl::StrCat("a record of ", bytes.size(),
-                                                   " bytes is over the limit of ",
-                                                   kRecordBytesMax));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "a record of ", bytes.size(), " bytes is over the limit of ", kRecordBytesMax));
   }
   std::string error = Decoder(bytes).Run(update, false);
   if (!error.empty()) {

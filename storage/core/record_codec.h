@@ -28,6 +28,7 @@
 #include <string_view>
 
 #include "absl/status/statusor.h"
+
 #include "storage/core/merge.h"
 #include "storage/core/record.h"
 
@@ -36,7 +37,7 @@ namespace chaptersync::storage {
 inline constexpr size_t kKeyBytes = 20;  // entity as 4 bytes big-endian, id
 
 void AppendVarint(uint64_t value, std::string& out);
-void AppendFixed64(uint64_t value, std::string& out);     // little-endian
+void AppendFixed64(uint64_t value, std::string& out);      // little-endian
 void AppendBigEndian64(uint64_t value, std::string& out);  // sorts as the number does
 void AppendString(std::string_view value, std::string& out);
 void AppendKey(const RecordKey& key, std::string& out);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Applies a scope rule to a record's cells. Pure; any thread.
+// Applies a scope rule to a record's cells. A clause whose field is missing or is
+// no text gives nothing. Pure; any thread.
 #include "storage/core/scope_rule.h"
 
 #include "storage/core/limits.h"
@@ -52,7 +53,8 @@ OwnScopes Apply(const ScopeRule& rule, const Record& record) {
         break;
       case ScopeClause::Kind::kFollows:
         if (text) {
-          if (auto id = RecordId::Parse(*text); id.ok()) out.leaders.push_back({clause.leader, *id});
+          if (auto id = RecordId::Parse(*text); id.ok())
+            out.leaders.push_back({clause.leader, *id});
         }
         break;
     }

@@ -26,16 +26,15 @@
   if (!temporary.ok()) return temporary.status();                     \
   target = std::move(*temporary)
 
-#define CHAPTER_ASSIGN_OR_RETURN(target, expression)                                         \
-  CHAPTER_ASSIGN_OR_RETURN_INNER(CHAPTER_CONCAT(chapter_status_or_, __LINE__), target, \
-                                 expression)
+#define CHAPTER_ASSIGN_OR_RETURN(target, expression) \
+  CHAPTER_ASSIGN_OR_RETURN_INNER(CHAPTER_CONCAT(chapter_status_or_, __LINE__), target, expression)
 
-#define CHAPTER_CHECK(condition)                                                           \
-  do {                                                                                     \
-    if (!(condition)) {                                                                    \
+#define CHAPTER_CHECK(condition)                                                             \
+  do {                                                                                       \
+    if (!(condition)) {                                                                      \
       std::fprintf(stderr, "%s:%d: invariant broken: %s\n", __FILE__, __LINE__, #condition); \
-      std::abort();                                                                        \
-    }                                                                                      \
+      std::abort();                                                                          \
+    }                                                                                        \
   } while (false)
 
 #endif  // CHAPTERSYNC_STORAGE_CORE_STATUS_H_

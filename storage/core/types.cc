@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Text forms of ids. Values in, values out; any thread.
+// Text forms of ids: records as UUIDs, nodes and replicas in hexadecimal.
+// Values in, values out; any thread.
 #include "storage/core/types.h"
 
 #include "absl/status/status.h"

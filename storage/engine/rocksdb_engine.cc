@@ -103,6 +103,16 @@ absl::Status ToStatus(const std::error_code& error, std::string_view refused) {
   return absl::ErrnoToStatus(error.value(), std::string(refused));
 }
 
+// The names in a folder, subfolders included.
+std::vector<std::string> FileNames(const std::string& path, std::error_code& error) {
+  std::vector<std::string> names;
+  fs::directory_iterator entry(path, error);
+  for (; !error && entry != fs::directory_iterator(); entry.increment(error)) {
+    names.push_back(entry->path().filename().native());
+  }
+  return names;
+}
+
 // Sends RocksDB's warnings and errors to the program's log. HAZARD: without a logger
 // of ours RocksDB writes a file LOG, and stops the process where the disk is full.
 class WarningLogger final : public rocksdb::Logger {
@@ -585,8 +595,7 @@ absl::Status RocksDbEngine::CheckWritable() {
 bool RocksDbEngine::TryResume() {
   if (!resume_mutex_.TryLock()) return false;
   // A try takes RocksDB about a second where there is still no space.
-  const bool due = absl::Now() >= next_resume_;
-  if (due) {
+  if (absl::Now() >= next_resume_) {
     const rocksdb::Status status = db_->Resume();
     if (status.ok()) {
       health_->SetGood();
@@ -596,7 +605,7 @@ bool RocksDbEngine::TryResume() {
     next_resume_ = absl::Now() + kResumePause;
   }
   resume_mutex_.Unlock();
-  return due && health_->state() != Health::State::kFull;
+  return health_->state() != Health::State::kFull;
 }
 
 absl::Status RocksDbEngine::RefusedForSpace() const {
@@ -689,8 +698,8 @@ absl::Status RocksDbEngine::Scrub(Table table, std::string_view lower, std::stri
   const std::string refused = fmt::format("cannot scrub table {}", TableName(table));
 
   // A compaction keeps what a snapshot can still see.
-  const absl::Time deadline = absl::Now() + options_.scrub_wait_max;
-  if (!snapshots_.AwaitNoneBefore(db_->GetLatestSequenceNumber(), deadline)) {
+  if (!snapshots_.AwaitNoneBefore(db_->GetLatestSequenceNumber(),
+                                  absl::Now() + options_.scrub_wait_max)) {
     return absl::UnavailableError(fmt::format("{}: a snapshot from before is still held after {}",
                                               refused,
                                               absl::FormatDuration(options_.scrub_wait_max)));
@@ -725,15 +734,13 @@ absl::Status RocksDbEngine::Scrub(Table table, std::string_view lower, std::stri
 
   // 3. Out of the manifest, which has first and last keys of the old files.
   std::error_code error;
-  for (const fs::directory_entry& entry : fs::directory_iterator(path_, error)) {
-    if (entry.path().filename().native().starts_with("MANIFEST-")) {
-      doomed.push_back(entry.path().native());
-    }
+  for (const std::string& name : FileNames(path_, error)) {
+    if (name.starts_with("MANIFEST-")) doomed.push_back(fmt::format("{}/{}", path_, name));
   }
   if (error) return ToStatus(error, refused);
   status = Touch();
   if (!status.ok()) return ToStatus(status, refused);
-  return AwaitDeleted(doomed, deadline);
+  return AwaitDeleted(doomed, absl::Now() + options_.scrub_wait_max);
 }
 
 // --- Ingestion -----------------------------------------------------------------------------------
@@ -797,8 +804,7 @@ absl::Status PrepareFolder(const std::string& path, const RocksDbOptions& option
   std::string data;       // a file that only a database has
   std::string unrelated;  // a file that a new engine does not expect
   if (exists) {
-    for (const fs::directory_entry& entry : fs::directory_iterator(path, error)) {
-      const std::string name = entry.path().filename().native();
+    for (const std::string& name : FileNames(path, error)) {
       marked |= name == kFormatFile;
       current |= name == "CURRENT";
       if (name.ends_with(".sst") || name.ends_with(".log")) data = name;

@@ -70,9 +70,9 @@ struct DroppedRecord {
 };
 
 struct AcceptedPeer {
-  FeedCursor cursor;                // how far this replica has come in the peer's feed of all
-  std::vector<FeedCursor> resume;   // where it goes on in its own feeds, per scope
-  HybridTime highest_clock;         // of writes under the peer's replica id
+  FeedCursor cursor;               // how far this replica has come in the peer's feed of all
+  std::vector<FeedCursor> resume;  // where it goes on in its own feeds, per scope
+  HybridTime highest_clock;        // of writes under the peer's replica id
   uint64_t highest_hash = 0;
   uint64_t drops_noted = 0;
   std::vector<RefusedRecord> refused;  // not yet noted by the peer
@@ -94,9 +94,9 @@ struct JoinedHub {
   // The identity changed: begin the session anew under it.
   bool restart = false;
   std::string restart_reason;
-  Sequence start;                       // push the feed of all from here
-  std::vector<RecordKey> ask_whole;     // refused records whose hub state is still to come
-  std::vector<DroppedRecord> dropped;   // drops that the hub has not noted
+  Sequence start;                      // push the feed of all from here
+  std::vector<RecordKey> ask_whole;    // refused records whose hub state is still to come
+  std::vector<DroppedRecord> dropped;  // drops that the hub has not noted
 };
 
 struct FeedRequest {
@@ -116,17 +116,17 @@ struct FeedItem {
   Kind kind = Kind::kChange;
   Sequence sequence;
   RecordKey key;
-  std::string update;  // kChange: as record_codec.h writes it
-  Seen seen;           // kLeft
+  std::string update;   // kChange: as record_codec.h writes it
+  Seen seen;            // kLeft
   HybridTime own_high;  // highest own clock told in it
 };
 
 struct FeedPage {
   std::vector<FeedItem> items;
-  Sequence last;           // read up to here
-  Mark mark;               // of the commit that holds `last`
+  Sequence last;  // read up to here
+  Mark mark;      // of the commit that holds `last`
   bool at_end = false;
-  size_t skipped = 0;      // entries that do not concern the peer
+  size_t skipped = 0;                   // entries that do not concern the peer
   std::vector<EntityNumber> held_back;  // entities that the peer does not know
 };
 
@@ -162,11 +162,11 @@ struct ApplyRequest {
 
 struct RecordOutcome {
   enum class Kind : uint8_t {
-    kTaken,      // merged, or nothing new
-    kIgnored,    // not for this replica now
+    kTaken,    // merged, or nothing new
+    kIgnored,  // not for this replica now
     kNeedsWhole,
     kRefused,
-    kAhead,      // stamped too far ahead: nothing of it was taken
+    kAhead,  // stamped too far ahead: nothing of it was taken
   };
   Kind kind = Kind::kTaken;
   RecordKey key;

@@ -4,12 +4,12 @@
 // writes' lists. The exchange with peers is in replica_exchange.cc.
 #include "storage/replica/replica.h"
 
-#include <openssl/evp.h>
-
 #include <algorithm>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include <openssl/evp.h>
+
 #include "storage/core/limits.h"
 #include "storage/core/record_codec.h"
 #include "storage/core/status.h"
@@ -40,8 +40,8 @@ size_t ApproximateBytes(const Record& record) {
 absl::Status CheckCells(const std::vector<CellWrite>& cells) {
   for (const CellWrite& cell : cells) {
     if (cell.path.existence() || cell.path.field > kFieldMax) {
-      return absl::InvalidArgumentError(absl::StrCat("field number ", cell.path.field,
-                                                     " is not allowed (1 to ", kFieldMax, ")"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("field number ", cell.path.field, " is not allowed (1 to ", kFieldMax, ")"));
     }
     if (cell.path.map_key && cell.path.map_key->size() > kMapKeyBytesMax) {
       return absl::InvalidArgumentError(
@@ -74,8 +74,8 @@ std::vector<const CellWrite*> Changes(const Record& record, const std::vector<Ce
 absl::StatusOr<std::unique_ptr<Replica>> Replica::Open(Engine& engine, Environment& environment,
                                                        ReplicaOptions options) {
   if (!options.hub && (options.chapter.empty() || options.chapter.size() + 8 > kScopeBytesMax)) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "chapter '", options.chapter, "' is not 1 to ", kScopeBytesMax - 8, " bytes long"));
+    return absl::InvalidArgumentError(absl::StrCat("chapter '", options.chapter, "' is not 1 to ",
+                                                   kScopeBytesMax - 8, " bytes long"));
   }
   std::unique_ptr<Replica> replica(new Replica(engine, environment, std::move(options)));
   CHAPTER_RETURN_IF_ERROR(replica->Load());
@@ -106,8 +106,7 @@ absl::Status Replica::Load() {
     return absl::FailedPreconditionError(options_.hub ? "the data is a node's, not a hub's"
                                                       : "the data is a hub's, not a node's");
   }
-  CHAPTER_ASSIGN_OR_RETURN(const std::string identity,
-                           engine_.Get(Table::kMeta, keys::kIdentity));
+  CHAPTER_ASSIGN_OR_RETURN(const std::string identity, engine_.Get(Table::kMeta, keys::kIdentity));
   Reader in(identity);
   identity_.replica = {in.Fixed64()};
   identity_.epoch = {in.Fixed64()};
@@ -259,9 +258,8 @@ void Replica::NoteStamp(Transaction& transaction, const RecordKey& key, const Ve
 absl::StatusOr<std::vector<WriteResult>> Replica::Write(const std::vector<LocalWrite>& writes,
                                                         bool dry_run) {
   if (writes.size() > kBatchWritesMax) {
-    return absl::InvalidArgumentError(absl::StrCat("a batch of ", writes.size(),
-                                                   " writes is too large (at most ",
-                                                   kBatchWritesMax, ")"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "a batch of ", writes.size(), " writes is too large (at most ", kBatchWritesMax, ")"));
   }
   std::vector<WriteResult> results;
   std::vector<ChangeEvent> events;
@@ -293,9 +291,9 @@ WriteResult Replica::WriteOne(Transaction& transaction, const LocalWrite& write)
   };
   const std::string id = write.key.id.ToString();
   if (write.actor.size() > kActorBytesMax) {
-    return refuse(absl::InvalidArgumentError(
-        absl::StrCat("an actor's name of ", write.actor.size(), " bytes is too long (at most ",
-                     kActorBytesMax, ")")));
+    return refuse(absl::InvalidArgumentError(absl::StrCat("an actor's name of ", write.actor.size(),
+                                                          " bytes is too long (at most ",
+                                                          kActorBytesMax, ")")));
   }
   if (auto status = CheckCells(write.cells); !status.ok()) return refuse(std::move(status));
   StoredRecord* held = transaction.Find(write.key);
@@ -343,8 +341,11 @@ WriteResult Replica::WriteOne(Transaction& transaction, const LocalWrite& write)
     case Kind::kRestore: {
       const bool deletes = write.kind == Kind::kDelete;
       if (stored.record.live() != deletes) return result;
-      stored.record.Put({CellPath::Existence(), stamp(), write.actor,
-                         deletes ? DeletedValue() : RestoredValue(), {}});
+      stored.record.Put({CellPath::Existence(),
+                         stamp(),
+                         write.actor,
+                         deletes ? DeletedValue() : RestoredValue(),
+                         {}});
       break;
     }
     case Kind::kErase:
@@ -555,8 +556,7 @@ absl::StatusOr<std::vector<ConflictRef>> Replica::FindConflicts(
     const std::string& prefix_hex) const {
   std::string padded = prefix_hex;
   if (padded.size() % 2 == 1) padded += '0';
-  const std::string lower =
-      std::string(keys::kConflictByIdPrefix) + absl::HexStringToBytes(padded);
+  const std::string lower = std::string(keys::kConflictByIdPrefix) + absl::HexStringToBytes(padded);
   std::vector<ConflictRef> out;
   auto snapshot = engine_.NewSnapshot();
   auto it = snapshot->NewIterator(Table::kIndex, lower,
@@ -596,6 +596,8 @@ std::string EncodeRefused(const RefusedWrite& refused) {
   return out;
 }
 
+namespace {
+
 absl::StatusOr<RefusedWrite> DecodeRefused(std::string_view bytes) {
   Reader in(bytes);
   RefusedWrite refused;
@@ -616,8 +618,9 @@ absl::StatusOr<RefusedWrite> DecodeRefused(std::string_view bytes) {
   return refused;
 }
 
-absl::StatusOr<std::vector<RefusedWrite>> Replica::ListRefused(uint64_t after,
-                                                               size_t count) const {
+}  // namespace
+
+absl::StatusOr<std::vector<RefusedWrite>> Replica::ListRefused(uint64_t after, size_t count) const {
   std::vector<RefusedWrite> out;
   auto snapshot = engine_.NewSnapshot();
   auto it = snapshot->NewIterator(Table::kMeta, keys::Refused(after + 1),

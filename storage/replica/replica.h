@@ -21,6 +21,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+
 #include "storage/core/clock.h"
 #include "storage/core/merge.h"
 #include "storage/core/record.h"

@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "absl/strings/str_cat.h"
+
 #include "storage/core/limits.h"
 #include "storage/core/record_codec.h"
 #include "storage/core/status.h"
@@ -46,30 +47,46 @@ struct LeavingValue {
   NodeId hub;
   Epoch epoch;
   Seen seen;
+  std::vector<NodeId> earlier;  // hubs for which it was dropped before
 };
 
+void AppendNode(const NodeId& node, std::string& out) {
+  out.append(reinterpret_cast<const char*>(node.bytes.data()), node.bytes.size());
+}
+
+NodeId ReadNode(Reader& in) {
+  NodeId node;
+  const std::string_view bytes = in.Bytes(node.bytes.size());
+  if (in.ok()) std::copy(bytes.begin(), bytes.end(), node.bytes.begin());
+  return node;
+}
+
 std::string Encode(const LeavingValue& value) {
-  std::string out(reinterpret_cast<const char*>(value.hub.bytes.data()), 16);
+  std::string out;
+  AppendNode(value.hub, out);
   AppendFixed64(value.epoch.value, out);
   AppendVarint(value.seen.entries().size(), out);
   for (const auto& [replica, time] : value.seen.entries()) {
     AppendFixed64(replica.value, out);
     AppendFixed64(time.ticks, out);
   }
+  AppendVarint(value.earlier.size(), out);
+  for (const NodeId& node : value.earlier) AppendNode(node, out);
   return out;
 }
 
 absl::StatusOr<LeavingValue> DecodeLeaving(std::string_view bytes) {
   Reader in(bytes);
   LeavingValue value;
-  const std::string_view node = in.Bytes(16);
-  if (node.size() == 16) std::copy(node.begin(), node.end(), value.hub.bytes.begin());
+  value.hub = ReadNode(in);
   value.epoch = {in.Fixed64()};
   const size_t count = in.Count(kSeenMax, 16);
   for (size_t i = 0; i < count; ++i) {
     const ReplicaId replica{in.Fixed64()};
     value.seen.Advance(replica, {in.Fixed64()});
   }
+  const size_t earlier = in.Count(kScopesMax, 16);
+  for (size_t i = 0; i < earlier; ++i) value.earlier.push_back(ReadNode(in));
   if (!in.ok()) return absl::DataLossError("what is known of a dropped record cannot be read");
   return value;
 }
@@ -209,9 +226,9 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
             theirs.scope != scope || theirs.sequence == Sequence{}) {
           continue;
         }
-        const bool ours = theirs.sequence <= last_sequence_ &&
-                          (theirs.mark == Mark{} ||
-                           MarkAt(*snapshot, theirs.sequence) == theirs.mark);
+        const bool ours =
+            theirs.sequence <= last_sequence_ &&
+            (theirs.mark == Mark{} || MarkAt(*snapshot, theirs.sequence) == theirs.mark);
         if (ours) {
           resume.sequence = theirs.sequence;
           resume.mark = theirs.mark;
@@ -265,7 +282,8 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
     if (auto bytes = transaction.Get(Table::kMeta, keys::Acknowledged(hub.replica)); bytes.ok()) {
       acknowledged = DecodeAcknowledged(*bytes);
     }
-    if (acknowledged.hub_epoch != hub.epoch) acknowledged = {.hub_epoch = hub.epoch, .through = {}, .own_high = {}};
+    if (acknowledged.hub_epoch != hub.epoch)
+      acknowledged = {.hub_epoch = hub.epoch, .through = {}, .own_high = {}};
     size_t again = 0;
     const ReplicaId old_id = identity_.replica;
 
@@ -289,9 +307,8 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
           " that were not made here, so this folder has a copy; writing as replica ",
           ToHex(identity_.replica.value), " from now on, ", again, " unsent writes taken along");
     } else if (options_.ahead_max_ms && !options_.hub) {
-      const HybridTime limit =
-          HybridTime::FromWall(std::max(welcome.clock.wall_ms, welcome.clock.hybrid.wall_ms()) +
-                               welcome.ahead_max_ms);
+      const HybridTime limit = HybridTime::FromWall(
+          std::max(welcome.clock.wall_ms, welcome.clock.hybrid.wall_ms()) + welcome.ahead_max_ms);
       if (clock_.last() > limit) {
         const uint64_t ahead_ms = clock_.last().wall_ms() - welcome.clock.wall_ms;
         NewIdentity(false);
@@ -321,10 +338,10 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
     }
 
     // Where the hub's memory and ours differ, the hub's counts: it takes from there.
-    joined.start = welcome.cursor.replica == identity_.replica &&
-                           welcome.cursor.epoch == identity_.epoch
-                       ? welcome.cursor.sequence
-                       : Sequence{};
+    joined.start =
+        welcome.cursor.replica == identity_.replica && welcome.cursor.epoch == identity_.epoch
+            ? welcome.cursor.sequence
+            : Sequence{};
     // An entity that the hub has come to know: its records were held back.
     std::string entities;
     for (const auto& [entity, fingerprint] : hub.entities) AppendVarint(entity.value, entities);
@@ -503,9 +520,9 @@ absl::StatusOr<FeedPage> Replica::ReadFeed(const FeedRequest& request) {
     const bool all = request.scope == Scope::All();
     std::set<EntityNumber> held_back;
     size_t bytes = 0;
-    auto it = snapshot->NewIterator(Table::kFeed,
-                                    keys::Feed(request.scope, {request.after.value + 1}),
-                                    keys::PrefixEnd(keys::FeedPrefix(request.scope)));
+    auto it =
+        snapshot->NewIterator(Table::kFeed, keys::Feed(request.scope, {request.after.value + 1}),
+                              keys::PrefixEnd(keys::FeedPrefix(request.scope)));
     const size_t prefix_size = keys::FeedPrefix(request.scope).size();
     size_t looked_at = 0;
     for (it->SeekToFirst(); it->Valid(); it->Next()) {
@@ -558,8 +575,7 @@ absl::StatusOr<FeedPage> Replica::ReadFeed(const FeedRequest& request) {
         ++page.skipped;
         continue;
       }
-      page.items.push_back(
-          MakeItem(key, stored, request.peer, sequence, request.since, entered));
+      page.items.push_back(MakeItem(key, stored, request.peer, sequence, request.since, entered));
       bytes += page.items.back().update.size() + kKeyBytes;
     }
     CHAPTER_RETURN_IF_ERROR(it->status());
@@ -582,8 +598,12 @@ absl::StatusOr<std::vector<FeedItem>> Replica::ReadRecords(const RecordsRequest&
         batch.Delete(Table::kMeta, keys::Refusal(request.peer.node, key));
       }
       auto bytes = engine_.Get(Table::kRecord, EncodeKey(key));
-      FeedItem left{.kind = FeedItem::Kind::kLeft, .sequence = {}, .key = key, .update = {},
-                    .seen = {}, .own_high = {}};
+      FeedItem left{.kind = FeedItem::Kind::kLeft,
+                    .sequence = {},
+                    .key = key,
+                    .update = {},
+                    .seen = {},
+                    .own_high = {}};
       if (absl::IsNotFound(bytes.status())) {
         items.push_back(std::move(left));
         continue;
@@ -621,9 +641,9 @@ absl::Status Replica::Admit(const PeerIdentity& peer, const RecordKey& key,
     if (held != nullptr && held->version == cell.version) continue;
     if (rule->second.headquarters_only ||
         rule->second.headquarters_fields.contains(cell.path.field)) {
-      return absl::PermissionDeniedError(absl::StrCat(
-          "field ", cell.path.field, " of record ", key.id.ToString(),
-          " is written by headquarters only"));
+      return absl::PermissionDeniedError(absl::StrCat("field ", cell.path.field, " of record ",
+                                                      key.id.ToString(),
+                                                      " is written by headquarters only"));
     }
   }
   if (current == nullptr || update.again || current->record.erased) return absl::OkStatus();
@@ -636,10 +656,10 @@ absl::Status Replica::Admit(const PeerIdentity& peer, const RecordKey& key,
   auto dropped = engine_.Get(Table::kMeta, keys::DroppedBy(peer.node, key));
   if (absl::IsNotFound(dropped.status())) return absl::OkStatus();
   CHAPTER_RETURN_IF_ERROR(dropped.status());
-  const Scope* chapter = ChapterScope(peer);
-  const ScopePosition* position = chapter == nullptr ? nullptr : current->meta.Position(*chapter);
-  if (position == nullptr || position->entered > Sequence{DecodeNumber(dropped)}) {
-    return absl::OkStatus();
+  const Sequence since{DecodeNumber(dropped)};
+  for (const Scope& scope : peer.scopes) {
+    const ScopePosition* position = current->meta.Position(scope);
+    if (position != nullptr && position->entered > since) return absl::OkStatus();
   }
   return absl::PermissionDeniedError(
       absl::StrCat("record ", key.id.ToString(), " is another chapter's now"));
@@ -661,8 +681,7 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
     outcome.answer = false;
     outcome.refusal = {key, inbound.sequence, reason, std::move(message)};
     if (options_.hub && !peer.hub) {
-      transaction.batch().Put(Table::kMeta, keys::Refusal(peer.node, key),
-                              Encode(outcome.refusal));
+      transaction.batch().Put(Table::kMeta, keys::Refusal(peer.node, key), Encode(outcome.refusal));
     }
     return outcome;
   };
@@ -727,8 +746,8 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
   }
   // Nothing was left out that is not here, or that an erasure would not take.
   if (held == nullptr || mine.erased) update->whole = true;
-  MergeResult merged =
-      Merge(mine, *update, {identity_.replica, std::max(clock_.last(), HybridTime::FromWall(WallMs()))});
+  MergeResult merged = Merge(
+      mine, *update, {identity_.replica, std::max(clock_.last(), HybridTime::FromWall(WallMs()))});
   for (const std::string& damage : merged.damage) {
     damage_.push_back(absl::StrCat("record ", key.id.ToString(), ": ", damage));
   }
@@ -755,6 +774,7 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
   }
   if (take_back) {
     transaction.batch().Delete(Table::kMeta, keys::Dropped(key));
+    stored.meta.again = dropped.earlier;
     stored.meta.again.push_back(dropped.hub);
     // Taken back in a state that may lack writes of ours: never write under an id
     // whose writes others may have seen.
@@ -769,13 +789,18 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
 // that stands, later writes of this node go on top, what was refused is listed.
 absl::Status Replica::ApplyReset(Transaction& transaction, const RecordKey& key,
                                  const RecordUpdate* hub_state) {
-  CHAPTER_ASSIGN_OR_RETURN(const std::string bytes, transaction.Get(Table::kMeta, keys::Reset(key)));
+  CHAPTER_ASSIGN_OR_RETURN(const std::string bytes,
+                           transaction.Get(Table::kMeta, keys::Reset(key)));
   CHAPTER_ASSIGN_OR_RETURN(const RefusedRecord refusal, DecodeRefusal(bytes));
   transaction.batch().Delete(Table::kMeta, keys::Reset(key));
   StoredRecord* held = transaction.Find(key);
   if (held == nullptr) return absl::OkStatus();
   const Seen hub_seen = hub_state == nullptr ? Seen{} : hub_state->state.seen;
-  RefusedWrite refused{.number = 0, .key = key, .cells = {}, .actor = {}, .reason = refusal.message,
+  RefusedWrite refused{.number = 0,
+                       .key = key,
+                       .cells = {},
+                       .actor = {},
+                       .reason = refusal.message,
                        .written_at = {}};
   RecordUpdate later;
   later.whole = false;
@@ -803,8 +828,9 @@ absl::Status Replica::ApplyReset(Transaction& transaction, const RecordKey& key,
     transaction.Remove(key);
     return absl::OkStatus();
   }
-  MergeResult merged = Merge(hub_state->state, later,
-                             {identity_.replica, std::max(clock_.last(), HybridTime::FromWall(WallMs()))});
+  MergeResult merged =
+      Merge(hub_state->state, later,
+            {identity_.replica, std::max(clock_.last(), HybridTime::FromWall(WallMs()))});
   // What this node had seen beyond the hub's state it does not hold any more.
   merged.record.seen = hub_seen;
   for (const Cell& cell : merged.record.cells) merged.record.seen.Advance(cell.version);
@@ -843,12 +869,12 @@ absl::StatusOr<ApplyResult> Replica::Apply(const ApplyRequest& request) {
         CHAPTER_RETURN_IF_ERROR(ApplyReset(transaction, left.key, nullptr));
         if (!left.seen.empty()) {
           transaction.batch().Put(Table::kMeta, keys::Dropped(left.key),
-                                  Encode(LeavingValue{peer.node, peer.epoch, left.seen}));
+                                  Encode(LeavingValue{peer.node, peer.epoch, left.seen, {}}));
         }
         continue;
       }
       if (held == nullptr || held->record.erased) continue;
-      LeavingValue leaving{peer.node, peer.epoch, left.seen};
+      LeavingValue leaving{peer.node, peer.epoch, left.seen, {}};
       if (auto bytes = transaction.Get(Table::kMeta, keys::Leaving(left.key)); bytes.ok()) {
         CHAPTER_ASSIGN_OR_RETURN(const LeavingValue earlier, DecodeLeaving(*bytes));
         leaving.seen.Unite(earlier.seen);
@@ -1023,8 +1049,12 @@ absl::Status Replica::DropWhereDue(Transaction& transaction, const PeerIdentity&
     if (stored != nullptr && !stored->record.erased) {
       if (stored->meta.latest > through && stored->meta.origin != hub.replica) continue;
       if (transaction.Get(Table::kMeta, keys::Reset(key)).ok()) continue;
+      LeavingValue memory = leaving;
+      for (const NodeId& hub_before : stored->meta.again) {
+        if (hub_before != hub.node) memory.earlier.push_back(hub_before);
+      }
       transaction.Remove(key);
-      transaction.batch().Put(Table::kMeta, keys::Dropped(key), Encode(leaving));
+      transaction.batch().Put(Table::kMeta, keys::Dropped(key), Encode(memory));
       std::string key_bytes = EncodeKey(key);
       transaction.batch().Put(Table::kMeta, keys::UnnotedDrop(hub.node, ++count), key_bytes);
       dropped.push_back({count, key});

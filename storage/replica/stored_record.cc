@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Writes and reads the grammar of stored_record.h. Pure; any thread.
+// Writes and reads the grammar of stored_record.h; every count is checked.
+// Pure; any thread.
 #include "storage/replica/stored_record.h"
 
 #include <algorithm>
 
 #include "absl/status/status.h"
+
 #include "storage/core/limits.h"
 #include "storage/core/record_codec.h"
 

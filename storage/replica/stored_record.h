@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+
 #include "storage/core/record.h"
 
 namespace chaptersync::storage {
@@ -27,8 +28,8 @@ namespace chaptersync::storage {
 // A record's entry in one scope's feed.
 struct ScopePosition {
   Scope scope;
-  Sequence at;       // where the feed tells of it
-  Sequence entered;  // since when it has been in the scope
+  Sequence at;        // where the feed tells of it
+  Sequence entered;   // since when it has been in the scope
   bool left = false;  // it is in the feed only to say that it left
 };
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Reads, places and seals records; see transaction.h. One thread.
+// Reads, places and seals records; see transaction.h. One thread, with the
+// replica's lock held.
 #include "storage/replica/transaction.h"
 
 #include <algorithm>

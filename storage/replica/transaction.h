@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+
 #include "storage/engine/engine.h"
 #include "storage/replica/replica.h"
 #include "storage/replica/stored_record.h"
