@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+
 #include "node/session/wire.h"
 #include "storage/core/record_codec.h"
 #include "storage/core/status.h"
@@ -128,9 +129,9 @@ void Session::TakeHello(const v1::Hello& hello) {
   }
   const size_t cursors = static_cast<size_t>(hello.cursors_size() + hello.acknowledged_size());
   if (cursors > kCursorsMax || static_cast<size_t>(hello.entities_size()) > kCursorsMax) {
-    return End(absl::InvalidArgumentError(absl::StrCat(
-        "a Hello with ", cursors, " cursors and ", hello.entities_size(),
-        " entities is over the limit of ", kCursorsMax)));
+    return End(absl::InvalidArgumentError(
+        absl::StrCat("a Hello with ", cursors, " cursors and ", hello.entities_size(),
+                     " entities is over the limit of ", kCursorsMax)));
   }
   auto node = NodeIdFromBytes(hello.node());
   if (!Check(node.status())) return;
@@ -208,9 +209,9 @@ void Session::On(const PeerAccepted& event) {
 
 void Session::TakeWelcome(const v1::Welcome& welcome) {
   if (welcome.version() < kVersionMin || welcome.version() > kVersionMax) {
-    return End(absl::FailedPreconditionError(
-        absl::StrCat("the hub speaks protocol version ", welcome.version(), ", this program ",
-                     kVersionMin, " to ", kVersionMax)));
+    return End(absl::FailedPreconditionError(absl::StrCat("the hub speaks protocol version ",
+                                                          welcome.version(), ", this program ",
+                                                          kVersionMin, " to ", kVersionMax)));
   }
   auto node = NodeIdFromBytes(welcome.node());
   if (!Check(node.status())) return;
@@ -308,9 +309,9 @@ void Session::Work() {
         TakePulse(message.pulse());
         break;
       default:
-        End(absl::InvalidArgumentError(
-            absl::StrCat("a message of kind ", static_cast<int>(message.kind_case()),
-                         " is not allowed after the handshake")));
+        End(absl::InvalidArgumentError(absl::StrCat("a message of kind ",
+                                                    static_cast<int>(message.kind_case()),
+                                                    " is not allowed after the handshake")));
     }
   }
 }

@@ -25,6 +25,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+
 #include "chaptersync/v1/sync.pb.h"
 #include "node/session/limits.h"
 #include "storage/replica/exchange.h"
@@ -161,9 +162,9 @@ struct Stop {
   absl::Status status;
 };
 
-using Event = std::variant<Opened, MessageIn, HelloReady, Authorized, PeerAccepted, HubJoined,
-                           FeedRead, RecordsRead, Applied, Acknowledged, EndsRead, Changed, Tick,
-                           AskPulse, Stop>;
+using Event =
+    std::variant<Opened, MessageIn, HelloReady, Authorized, PeerAccepted, HubJoined, FeedRead,
+                 RecordsRead, Applied, Acknowledged, EndsRead, Changed, Tick, AskPulse, Stop>;
 
 struct SessionCounts {
   uint64_t records_sent = 0;
@@ -217,9 +218,9 @@ class Session {
     storage::Sequence told;          // the peer will be here once it has all that was sent
     storage::Sequence acknowledged;  // the peer is here
     storage::Mark mark;
-    bool dirty = true;               // there may be more to read
+    bool dirty = true;  // there may be more to read
     bool reading = false;
-    size_t skipped = 0;              // since `told`
+    size_t skipped = 0;  // since `told`
   };
   // A Changes that the peer has not acknowledged.
   struct InFlight {
@@ -230,9 +231,9 @@ class Session {
   };
   // A feed of the peer that this side follows.
   struct Inbound {
-    storage::Sequence position;   // the last Changes taken
+    storage::Sequence position;  // the last Changes taken
     storage::Mark mark;
-    storage::Sequence durable;    // acknowledged to the peer
+    storage::Sequence durable;                                // acknowledged to the peer
     std::map<storage::RecordKey, storage::Sequence> missing;  // must come whole
   };
 

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Packs and unpacks messages; see wire.h. Pure; any thread.
+// Packs and unpacks messages; see wire.h. Whatever comes from a peer is checked
+// before it is used. Pure; any thread.
 #include "node/session/wire.h"
-
-#include <zstd.h>
 
 #include <algorithm>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include <zstd.h>
+
 #include "node/session/limits.h"
 #include "storage/core/record_codec.h"
 #include "storage/core/status.h"
@@ -33,8 +34,8 @@ absl::StatusOr<std::string> Decompress(const v1::Changes& changes) {
       return changes.payload();
     case v1::COMPRESSION_ZSTD: {
       std::string out(changes.payload_bytes(), '\0');
-      const size_t size =
-          ZSTD_decompress(out.data(), out.size(), changes.payload().data(), changes.payload().size());
+      const size_t size = ZSTD_decompress(out.data(), out.size(), changes.payload().data(),
+                                          changes.payload().size());
       if (ZSTD_isError(size) != 0 || size != out.size()) {
         return absl::InvalidArgumentError("a compressed payload cannot be read");
       }
@@ -73,9 +74,8 @@ void PackRecords(const std::vector<const storage::FeedItem*>& items, v1::Changes
 
 absl::StatusOr<std::vector<storage::InboundRecord>> UnpackRecords(const v1::Changes& changes) {
   if (changes.records() > kMessageRecordsMax) {
-    return absl::InvalidArgumentError(absl::StrCat(changes.records(),
-                                                   " records in one message are over the limit of ",
-                                                   kMessageRecordsMax));
+    return absl::InvalidArgumentError(absl::StrCat(
+        changes.records(), " records in one message are over the limit of ", kMessageRecordsMax));
   }
   CHAPTER_ASSIGN_OR_RETURN(const std::string payload, Decompress(changes));
   std::vector<storage::InboundRecord> records;
@@ -105,8 +105,8 @@ v1::Cursor ToProto(const storage::FeedCursor& cursor) {
 }
 
 storage::FeedCursor FromProto(const v1::Cursor& cursor) {
-  return {{cursor.replica()}, {cursor.epoch()}, {cursor.scope()}, {cursor.sequence()},
-          {cursor.mark()}};
+  return {
+      {cursor.replica()}, {cursor.epoch()}, {cursor.scope()}, {cursor.sequence()}, {cursor.mark()}};
 }
 
 v1::RecordName ToProto(const storage::RecordKey& key) {

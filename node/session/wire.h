@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+
 #include "chaptersync/v1/sync.pb.h"
 #include "storage/replica/exchange.h"
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One replica call for each effect that asks for one; see replica_port.h.
-#include "node/session/replica_port.h"
+// One replica call for each effect that asks for one; see replica_port.h. Blocks
+// for as long as the replica does; any thread.
+#include "node/host/replica_port.h"
 
 namespace chaptersync::node {
 namespace {

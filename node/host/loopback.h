@@ -3,8 +3,8 @@
 // A session between two replicas in one thread, without a network: what one side
 // sends the other gets, in order, as the bytes that would travel. For replaying
 // histories and for tests, which can cut it after any message.
-#ifndef CHAPTERSYNC_NODE_SESSION_LOOPBACK_H_
-#define CHAPTERSYNC_NODE_SESSION_LOOPBACK_H_
+#ifndef CHAPTERSYNC_NODE_HOST_LOOPBACK_H_
+#define CHAPTERSYNC_NODE_HOST_LOOPBACK_H_
 
 #include <cstdint>
 #include <deque>
@@ -20,9 +20,8 @@ namespace chaptersync::node {
 class Loopback {
  public:
   // The acceptor takes the initiator as a holder of `scopes`; empty: as a hub.
-  Loopback(storage::Replica& initiator, SessionConfig initiator_config,
-           storage::Replica& acceptor, SessionConfig acceptor_config,
-           std::set<storage::Scope> scopes);
+  Loopback(storage::Replica& initiator, SessionConfig initiator_config, storage::Replica& acceptor,
+           SessionConfig acceptor_config, std::set<storage::Scope> scopes);
 
   // Runs until both sides are quiet, or a side ended, or `messages_max` messages
   // were delivered. The initiator's feed goes first, whole; then the acceptor's.
@@ -49,9 +48,9 @@ class Loopback {
   struct Side {
     storage::Replica& replica;
     Session session;
-    std::deque<std::string> inbox;   // bytes on their way to this side
+    std::deque<std::string> inbox;  // bytes on their way to this side
     std::deque<Effect> todo;
-    std::deque<Effect> held;         // feed reads that wait for their turn
+    std::deque<Effect> held;  // feed reads that wait for their turn
     absl::Status ended;
   };
 
@@ -67,4 +66,4 @@ class Loopback {
 
 }  // namespace chaptersync::node
 
-#endif  // CHAPTERSYNC_NODE_SESSION_LOOPBACK_H_
+#endif  // CHAPTERSYNC_NODE_HOST_LOOPBACK_H_

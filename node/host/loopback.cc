@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Passes messages between two sessions in one thread; see loopback.h.
-#include "node/session/loopback.h"
+// Passes messages between two sessions in one thread; see loopback.h. Effects are
+// carried out in their order, one side at a time.
+#include "node/host/loopback.h"
 
 #include <utility>
 
-#include "node/session/replica_port.h"
+#include "node/host/replica_port.h"
 #include "storage/core/status.h"
 
 namespace chaptersync::node {

@@ -3,8 +3,8 @@
 // Carries out, against a replica, the effects of a session that are replica
 // calls, and gives the event that answers each. Blocks for as long as the
 // replica does; any thread.
-#ifndef CHAPTERSYNC_NODE_SESSION_REPLICA_PORT_H_
-#define CHAPTERSYNC_NODE_SESSION_REPLICA_PORT_H_
+#ifndef CHAPTERSYNC_NODE_HOST_REPLICA_PORT_H_
+#define CHAPTERSYNC_NODE_HOST_REPLICA_PORT_H_
 
 #include <optional>
 
@@ -18,4 +18,4 @@ std::optional<Event> Perform(storage::Replica& replica, const Effect& effect);
 
 }  // namespace chaptersync::node
 
-#endif  // CHAPTERSYNC_NODE_SESSION_REPLICA_PORT_H_
+#endif  // CHAPTERSYNC_NODE_HOST_REPLICA_PORT_H_
