@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Runs the lines of a history; see history.h. One thread.
+// Runs the lines of a history; see history.h. A sync is a session over a loopback.
+// One thread.
 #include "tools/replay/history.h"
 
-#include <openssl/evp.h>
-
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "node/session/loopback.h"
 #include "replay_record.pb.h"
+#include <nlohmann/json.hpp>
+#include <openssl/evp.h>
+
+#include "node/host/loopback.h"
 #include "storage/core/record_codec.h"
 #include "storage/core/status.h"
 
@@ -72,10 +73,9 @@ absl::StatusOr<CellPath> PathOf(const std::string& field) {
 
 std::string FieldOf(const CellPath& path) {
   if (path.existence()) return "";
-  const auto* descriptor = replay::ReplayRecord::descriptor()->FindFieldByNumber(
-      static_cast<int>(path.field));
-  return path.map_key ? absl::StrCat(descriptor->name(), "/", *path.map_key)
-                      : descriptor->name();
+  const auto* descriptor =
+      replay::ReplayRecord::descriptor()->FindFieldByNumber(static_cast<int>(path.field));
+  return path.map_key ? absl::StrCat(descriptor->name(), "/", *path.map_key) : descriptor->name();
 }
 
 // A cell's bytes of a JSON value: a string, null for cleared, true or false for
@@ -122,7 +122,7 @@ bool LoserLess(const json& a, const json& b) {
 
 struct History::Member {
   std::string name;
-  std::string chapter;
+  storage::ReplicaOptions options;
   std::unique_ptr<storage::Engine> engine;
   std::unique_ptr<ReplayEnvironment> environment;
   std::unique_ptr<storage::Replica> replica;
@@ -150,28 +150,30 @@ absl::Status History::AddReplica(const std::string& name, uint64_t id, bool hub,
   }
   auto member = std::make_unique<Member>();
   member->name = name;
-  member->chapter = chapter;
-  CHAPTER_ASSIGN_OR_RETURN(member->engine, make_engine_(name));
   member->environment = std::make_unique<ReplayEnvironment>(id);
-  storage::ReplicaOptions options;
-  options.hub = hub;
-  options.chapter = chapter;
-  options.entities = node::StorageRules(registry_);
-  options.ahead_max_ms = std::nullopt;
-  options.replica_id = storage::ReplicaId{id};
-  const storage::RecordId node = IdOf("node " + name);
-  options.node.bytes = node.bytes;
-  CHAPTER_ASSIGN_OR_RETURN(
-      member->replica,
-      storage::Replica::Open(*member->engine, *member->environment, std::move(options)));
+  member->options.hub = hub;
+  member->options.chapter = chapter;
+  member->options.entities = node::StorageRules(registry_);
+  member->options.ahead_max_ms = std::nullopt;
+  member->options.replica_id = storage::ReplicaId{id};
+  member->options.node.bytes = IdOf("node " + name).bytes;
+  CHAPTER_ASSIGN_OR_RETURN(member->engine, make_engine_(name));
+  CHAPTER_RETURN_IF_ERROR(Open(*member));
   members_[name] = std::move(member);
   return absl::OkStatus();
 }
 
-absl::Status History::Sync(Member& node, Member& hub) {
+absl::Status History::Open(Member& member) {
+  member.replica.reset();
+  CHAPTER_ASSIGN_OR_RETURN(
+      member.replica, storage::Replica::Open(*member.engine, *member.environment, member.options));
+  return absl::OkStatus();
+}
+
+absl::Status History::Sync(Member& node, Member& hub, std::optional<Cut> cut) {
   node::SessionConfig initiator;
   initiator.initiator = true;
-  initiator.hub = node.replica->options().hub;
+  initiator.hub = node.options.hub;
   for (const node::EntityType& type : registry_.types()) {
     initiator.entities[type.number] = type.rule.fingerprint;
   }
@@ -179,9 +181,21 @@ absl::Status History::Sync(Member& node, Member& hub) {
   acceptor.initiator = false;
   acceptor.hub = true;
   std::set<Scope> scopes;
-  if (!initiator.hub) scopes = {Scope::Global(), Scope::Chapter(node.chapter)};
+  if (!initiator.hub) scopes = {Scope::Global(), Scope::Chapter(node.options.chapter)};
   node::Loopback loopback(*node.replica, initiator, *hub.replica, acceptor, scopes);
+  if (cut) {
+    const absl::Status status = loopback.Run(cut->messages);
+    if (!status.ok() && !absl::IsOutOfRange(status)) return status;
+    for (const auto& [crashes, member] :
+         {std::pair{cut->crash_node, &node}, std::pair{cut->crash_hub, &hub}}) {
+      if (!crashes) continue;
+      crash_(*member->engine);
+      CHAPTER_RETURN_IF_ERROR(Open(*member));
+    }
+    return absl::OkStatus();
+  }
   CHAPTER_RETURN_IF_ERROR(loopback.Run());
+  messages_most_ = std::max(messages_most_, loopback.delivered());
   for (const node::Session* session : {&loopback.initiator(), &loopback.acceptor()}) {
     counts_.records_sent += session->counts().records_sent;
     counts_.records_received += session->counts().records_received;
@@ -213,7 +227,11 @@ absl::Status History::Run(const std::string& line) {
   if (kind == "sync") {
     CHAPTER_ASSIGN_OR_RETURN(Member * node, Find(text("node")));
     CHAPTER_ASSIGN_OR_RETURN(Member * hub, Find(text("hub")));
-    return Sync(*node, *hub);
+    ++syncs_;
+    if (const auto cut = cut_ ? cut_(syncs_) : std::nullopt) {
+      CHAPTER_RETURN_IF_ERROR(Sync(*node, *hub, cut));
+    }
+    return Sync(*node, *hub, std::nullopt);
   }
   CHAPTER_ASSIGN_OR_RETURN(Member * at, Find(text("at")));
   if (kind == "clock") {

@@ -9,11 +9,13 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+
 #include "node/entity/registry.h"
 #include "node/session/session.h"
 #include "storage/engine/engine.h"
@@ -24,6 +26,13 @@ namespace chaptersync::tools {
 // Makes the engine of one replica.
 using EngineFactory =
     std::function<absl::StatusOr<std::unique_ptr<storage::Engine>>(const std::string& replica)>;
+
+// A sync that is cut off before it runs whole.
+struct Cut {
+  uint64_t messages = 0;    // delivered before the cut
+  bool crash_node = false;  // the side loses what it had not synced, and starts again
+  bool crash_hub = false;
+};
 
 class History {
  public:
@@ -39,12 +48,23 @@ class History {
 
   const node::SessionCounts& counts() const { return counts_; }
 
+  // For tests: before each sync, numbered from 1, one that is cut as `cut` says;
+  // `crash` makes an engine lose what was not synced.
+  void set_cut(std::function<std::optional<Cut>(uint64_t sync)> cut,
+               std::function<void(storage::Engine&)> crash) {
+    cut_ = std::move(cut);
+    crash_ = std::move(crash);
+  }
+  // Messages of the longest sync so far.
+  uint64_t messages_most() const { return messages_most_; }
+
  private:
   struct Member;
 
   absl::Status AddReplica(const std::string& name, uint64_t id, bool hub,
                           const std::string& chapter);
-  absl::Status Sync(Member& node, Member& hub);
+  absl::Status Open(Member& member);
+  absl::Status Sync(Member& node, Member& hub, std::optional<Cut> cut);
   absl::StatusOr<Member*> Find(const std::string& name);
 
   EngineFactory make_engine_;
@@ -52,6 +72,10 @@ class History {
   std::map<std::string, std::unique_ptr<Member>> members_;
   std::map<storage::RecordId, std::string> names_;
   node::SessionCounts counts_;
+  std::function<std::optional<Cut>(uint64_t)> cut_;
+  std::function<void(storage::Engine&)> crash_;
+  uint64_t syncs_ = 0;
+  uint64_t messages_most_ = 0;
 };
 
 }  // namespace chaptersync::tools

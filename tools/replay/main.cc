@@ -3,13 +3,14 @@
 // chapter-replay: reads a history from standard input, one JSON object a line,
 // and prints what every replica then holds. Exit 0, 1 where a line could not be
 // carried out, 2 for wrong usage.
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <filesystem>
 #include <iostream>
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include <CLI/CLI.hpp>
+
 #include "storage/engine/memory_engine.h"
 #include "storage/engine/rocksdb_engine.h"
 #include "tools/replay/history.h"
