@@ -71,6 +71,12 @@ bool Loopback::Step() {
   return true;
 }
 
+std::vector<std::string> Loopback::TakeNotes() {
+  std::vector<std::string> notes = sides_[kInitiator].session.TakeNotes();
+  for (std::string& note : sides_[kAcceptor].session.TakeNotes()) notes.push_back(std::move(note));
+  return notes;
+}
+
 absl::Status Loopback::Run(uint64_t messages_max) {
   while (delivered_ < messages_max && Step()) {
   }

@@ -11,6 +11,7 @@
 #include <functional>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "node/session/session.h"
 #include "storage/replica/replica.h"
@@ -37,7 +38,10 @@ class Loopback {
     observer_ = std::move(observer);
   }
   uint64_t delivered() const { return delivered_; }
+  // A side wants to begin anew at once, under another identity.
   bool restart() const { return restart_; }
+  // What both sides noted, for the log.
+  std::vector<std::string> TakeNotes();
   const Session& initiator() const { return sides_[0].session; }
   const Session& acceptor() const { return sides_[1].session; }
 

@@ -111,7 +111,9 @@ void Session::On(const HelloReady& event) {
   hello.set_node(ToBytes(hello_.node));
   hello.set_credential(config_.credential);
   for (const FeedCursor& cursor : hello_.cursors) *hello.add_cursors() = ToProto(cursor);
-  for (const FeedCursor& cursor : hello_.acknowledged) *hello.add_acknowledged() = ToProto(cursor);
+  for (const storage::Acknowledgement& known : hello_.acknowledged) {
+    *hello.add_acknowledged() = ToProto(known);
+  }
   *hello.mutable_clock() = ToProto(hello_.clock);
   EntitiesToProto(config_.entities, hello.mutable_entities());
   hello.set_hub(config_.hub);
@@ -149,8 +151,8 @@ void Session::TakeHello(const v1::Hello& hello) {
   hello_.node = peer_.node;
   hello_.hub = peer_.hub;
   for (const v1::Cursor& cursor : hello.cursors()) hello_.cursors.push_back(FromProto(cursor));
-  for (const v1::Cursor& cursor : hello.acknowledged()) {
-    hello_.acknowledged.push_back(FromProto(cursor));
+  for (const v1::Acknowledgement& known : hello.acknowledged()) {
+    hello_.acknowledged.push_back(FromProto(known));
   }
   hello_.clock = FromProto(hello.clock());
   hello_.entities = peer_.entities;

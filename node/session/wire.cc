@@ -109,6 +109,19 @@ storage::FeedCursor FromProto(const v1::Cursor& cursor) {
       {cursor.replica()}, {cursor.epoch()}, {cursor.scope()}, {cursor.sequence()}, {cursor.mark()}};
 }
 
+v1::Acknowledgement ToProto(const storage::Acknowledgement& known) {
+  v1::Acknowledgement out;
+  out.set_hub(known.hub.value);
+  out.set_epoch(known.epoch.value);
+  out.set_sequence(known.through.value);
+  out.set_acknowledged_as(known.as.value);
+  return out;
+}
+
+storage::Acknowledgement FromProto(const v1::Acknowledgement& known) {
+  return {{known.hub()}, {known.epoch()}, {known.sequence()}, {known.acknowledged_as()}};
+}
+
 v1::RecordName ToProto(const storage::RecordKey& key) {
   v1::RecordName out;
   out.set_entity(key.entity.value);

@@ -28,6 +28,9 @@ absl::StatusOr<std::vector<storage::InboundRecord>> UnpackRecords(const v1::Chan
 v1::Cursor ToProto(const storage::FeedCursor& cursor);
 storage::FeedCursor FromProto(const v1::Cursor& cursor);
 
+v1::Acknowledgement ToProto(const storage::Acknowledgement& known);
+storage::Acknowledgement FromProto(const v1::Acknowledgement& known);
+
 v1::RecordName ToProto(const storage::RecordKey& key);
 // INVALID_ARGUMENT where the id is not 16 bytes.
 absl::StatusOr<storage::RecordKey> FromProto(const v1::RecordName& name);

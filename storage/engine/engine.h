@@ -134,8 +134,10 @@ class Engine {
   virtual std::unique_ptr<Snapshot> NewSnapshot() const = 0;
 
   // Rewrites what holds [lower, upper) of `table`, so that nothing deleted or
-  // overwritten in it remains in any file, write-ahead log included. Long; call
-  // from a thread that may wait.
+  // overwritten in it remains in any file, write-ahead log included, and makes
+  // durable what was written before it. Long; call from a thread that may wait and
+  // holds no snapshot. UNAVAILABLE where a snapshot or iterator from before the call
+  // is not let go in time; nothing is broken, call again.
   virtual absl::Status Scrub(Table table, std::string_view lower, std::string_view upper) = 0;
 
   // Null where the engine has no files to ingest.

@@ -44,13 +44,21 @@ struct FeedCursor {
   Mark mark;
 };
 
+// How far a hub has acknowledged a replica's feed of all.
+struct Acknowledgement {
+  ReplicaId hub;
+  Epoch epoch;  // the hub's
+  Sequence through;
+  ReplicaId as;  // the replica's id at that time
+};
+
 struct HelloFacts {
   ReplicaId replica;
   Epoch epoch;
   NodeId node;
   bool hub = false;
   std::vector<FeedCursor> cursors;       // how far it has come in hubs' feeds
-  std::vector<FeedCursor> acknowledged;  // how far hubs have come in its feed of all, by hub
+  std::vector<Acknowledgement> acknowledged;  // as it remembers
   PeerClock clock;
   std::map<EntityNumber, uint64_t> entities;
 };

@@ -23,6 +23,7 @@ struct AcknowledgedValue {
   Epoch hub_epoch;
   Sequence through;
   HybridTime own_high;
+  ReplicaId as;  // this replica's id at that time
 };
 
 std::string Encode(const AcknowledgedValue& value) {
@@ -30,6 +31,7 @@ std::string Encode(const AcknowledgedValue& value) {
   AppendFixed64(value.hub_epoch.value, out);
   AppendFixed64(value.through.value, out);
   AppendFixed64(value.own_high.ticks, out);
+  AppendFixed64(value.as.value, out);
   return out;
 }
 
@@ -39,6 +41,7 @@ AcknowledgedValue DecodeAcknowledged(std::string_view bytes) {
   value.hub_epoch = {in.Fixed64()};
   value.through = {in.Fixed64()};
   value.own_high = {in.Fixed64()};
+  value.as = {in.Fixed64()};
   return in.ok() ? value : AcknowledgedValue{};
 }
 
@@ -132,6 +135,14 @@ const Scope* ChapterScope(const PeerIdentity& peer) {
   return nullptr;
 }
 
+void PutCursor(const FeedCursor& cursor, WriteBatch& batch) {
+  std::string value;
+  AppendFixed64(cursor.epoch.value, value);
+  AppendFixed64(cursor.sequence.value, value);
+  AppendFixed64(cursor.mark.value, value);
+  batch.Put(Table::kMeta, keys::Cursor(cursor.replica, cursor.scope), value);
+}
+
 Mark MarkAt(const Snapshot& snapshot, Sequence sequence) {
   auto it = snapshot.NewIterator(Table::kMeta, keys::Mark(sequence), keys::PrefixEnd("m"));
   it->SeekToFirst();
@@ -168,11 +179,10 @@ absl::StatusOr<HelloFacts> Replica::SayHello() const {
   it = snapshot->NewIterator(Table::kMeta, "a", "b");
   for (it->SeekToFirst(); it->Valid(); it->Next()) {
     const AcknowledgedValue value = DecodeAcknowledged(it->value());
-    hello.acknowledged.push_back({.replica = {Reader(it->key().substr(1)).BigEndian64()},
+    hello.acknowledged.push_back({.hub = {Reader(it->key().substr(1)).BigEndian64()},
                                   .epoch = value.hub_epoch,
-                                  .scope = Scope::All(),
-                                  .sequence = value.through,
-                                  .mark = {}});
+                                  .through = value.through,
+                                  .as = value.as});
   }
   CHAPTER_RETURN_IF_ERROR(it->status());
   return hello;
@@ -212,10 +222,13 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
     // A peer that remembers more of this replica than the replica itself: it was
     // rolled back without its knowing.
     bool rolled_back = false;
-    for (const FeedCursor& theirs : hello.acknowledged) {
-      if (theirs.replica != identity_.replica || theirs.epoch != identity_.epoch) continue;
-      if (known && theirs.sequence > accepted.cursor.sequence) rolled_back = true;
-      if (!known) accepted.cursor.sequence = theirs.sequence;
+    for (const Acknowledgement& theirs : hello.acknowledged) {
+      if (theirs.hub != identity_.replica || theirs.epoch != identity_.epoch) continue;
+      if (theirs.as != peer.replica && !known) {
+        accepted.cursor.sequence = theirs.through;  // the feed went on under a new id
+      } else if (theirs.as == peer.replica && theirs.through > accepted.cursor.sequence) {
+        rolled_back = true;
+      }
     }
     std::vector<Scope> scopes(peer.scopes.begin(), peer.scopes.end());
     if (peer.hub) scopes = {Scope::All()};
@@ -238,16 +251,19 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
       }
       accepted.resume.push_back(std::move(resume));
     }
+    WriteBatch batch;
     if (rolled_back) {
       NewIdentity(true);
-      WriteBatch batch;
       PutIdentity(batch);
-      CHAPTER_RETURN_IF_ERROR(engine_.Write(batch));
       for (FeedCursor& resume : accepted.resume) {
         resume = {identity_.replica, identity_.epoch, resume.scope, {}, {}};
       }
       accepted.cursor.sequence = {};
     }
+    // Kept from the first meeting on: a peer of an id that is not known here, but
+    // was acknowledged here, met a later self of this replica.
+    if (!known || rolled_back) PutCursor(accepted.cursor, batch);
+    if (!batch.empty()) CHAPTER_RETURN_IF_ERROR(engine_.Write(batch));
     auto highest = engine_.Get(Table::kMeta, keys::Highest(peer.replica));
     if (highest.ok()) {
       Reader in(*highest);
@@ -282,8 +298,7 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
     if (auto bytes = transaction.Get(Table::kMeta, keys::Acknowledged(hub.replica)); bytes.ok()) {
       acknowledged = DecodeAcknowledged(*bytes);
     }
-    if (acknowledged.hub_epoch != hub.epoch)
-      acknowledged = {.hub_epoch = hub.epoch, .through = {}, .own_high = {}};
+    if (acknowledged.hub_epoch != hub.epoch) acknowledged = {.hub_epoch = hub.epoch};
     size_t again = 0;
     const ReplicaId old_id = identity_.replica;
 
@@ -300,7 +315,7 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
             welcome.highest_hash) {
       NewIdentity(true);
       CHAPTER_RETURN_IF_ERROR(
-          StampAgain(transaction, acknowledged.through, {}, old_id, true, again));
+          StampAgain(transaction, acknowledged.through, own_high, old_id, true, again));
       joined.restart = true;
       joined.restart_reason = absl::StrCat(
           "the hub knows writes of replica ", ToHex(old_id.value),
@@ -352,6 +367,7 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
       if (entities_known.ok()) joined.start = {};
     }
     acknowledged.through = joined.start;
+    acknowledged.as = identity_.replica;
     batch.Put(Table::kMeta, keys::Acknowledged(hub.replica), Encode(acknowledged));
 
     std::string prefix = keys::UnnotedDropPrefix(hub.node);
@@ -384,6 +400,7 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
 // Own writes of records after `after` in the feed get the present replica id:
 // with `keep_times` all that no hub has acknowledged, under their old clock
 // readings; else those stamped above `limit`, in their old order, with new ones.
+// What was written under the old id above `limit` these records then have not seen.
 absl::Status Replica::StampAgain(Transaction& transaction, Sequence after, HybridTime limit,
                                  ReplicaId old_id, bool keep_times, size_t& count) {
   std::map<Version, std::vector<RecordKey>> old_writes;
@@ -460,9 +477,7 @@ absl::Status Replica::StampAgain(Transaction& transaction, Sequence after, Hybri
     std::sort(record.conflicts.begin(), record.conflicts.end(), [](const auto& a, const auto& b) {
       return std::tie(a.path, a.lost_version) < std::tie(b.path, b.lost_version);
     });
-    // Everything that this replica wrote under the old id up to the limit it has
-    // seen; what it wrote above has a new name now.
-    if (!keep_times) record.seen.Set(old_id, std::min(record.seen.Get(old_id), limit));
+    record.seen.Set(old_id, std::max(old_high, std::min(record.seen.Get(old_id), limit)));
     stored.meta.origin = {};
     transaction.Touch(key);
   }
@@ -901,11 +916,7 @@ absl::StatusOr<ApplyResult> Replica::Apply(const ApplyRequest& request) {
         cursor.sequence = {hold_below->value - 1};
         cursor.mark = {};
       }
-      std::string value;
-      AppendFixed64(cursor.epoch.value, value);
-      AppendFixed64(cursor.sequence.value, value);
-      AppendFixed64(cursor.mark.value, value);
-      transaction.batch().Put(Table::kMeta, keys::Cursor(cursor.replica, cursor.scope), value);
+      PutCursor(cursor, transaction.batch());
     }
     if (identity_changes_) {
       NewIdentity(false);
@@ -988,13 +999,14 @@ absl::StatusOr<AcknowledgeResult> Replica::Acknowledge(const AcknowledgeRequest&
     absl::MutexLock lock(&mutex_);
     Transaction transaction(engine_, options_);
     WriteBatch& batch = transaction.batch();
-    AcknowledgedValue acknowledged{.hub_epoch = peer.epoch, .through = {}, .own_high = {}};
+    AcknowledgedValue acknowledged{.hub_epoch = peer.epoch};
     if (auto bytes = transaction.Get(Table::kMeta, keys::Acknowledged(peer.replica)); bytes.ok()) {
       const AcknowledgedValue known = DecodeAcknowledged(*bytes);
       if (known.hub_epoch == peer.epoch) acknowledged = known;
     }
     if (request.through) {
       acknowledged.through = *request.through;
+      acknowledged.as = identity_.replica;
       if (request.own_high > acknowledged.own_high) {
         auto snapshot = engine_.NewSnapshot();
         auto it = snapshot->NewIterator(Table::kMeta, keys::Stamp({}),

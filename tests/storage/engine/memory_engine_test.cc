@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The engine in memory: the contract of all engines, and the faults a test can order.
+// The engine in memory: the contract of all engines, and the faults that a test can order: failed
+// writes, failed syncs, crashes that keep a part of what was not synced.
 #include "storage/engine/memory_engine.h"
 
 #include <algorithm>
