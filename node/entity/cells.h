@@ -13,16 +13,21 @@
 #define CHAPTERSYNC_NODE_ENTITY_CELLS_H_
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "google/protobuf/message.h"
+
 #include "node/entity/registry.h"
 #include "storage/core/record.h"
 #include "storage/replica/replica.h"
 
 namespace chaptersync::node {
+
+// A message's bytes, the same for the same values.
+std::string Deterministic(const google::protobuf::Message& message);
 
 // One write per set field or map entry, in rising paths, each with a value.
 // Fields that the message's schema does not know are left out.
@@ -35,13 +40,12 @@ absl::StatusOr<std::unique_ptr<google::protobuf::Message>> Compose(const EntityT
                                                                    const storage::Record& record);
 // The same of one cell alone; without a value, an empty message.
 absl::StatusOr<std::unique_ptr<google::protobuf::Message>> ComposeCell(
-    const EntityType& type, const storage::CellPath& path,
-    const std::optional<std::string>& value);
+    const EntityType& type, const storage::CellPath& path, const std::optional<std::string>& value);
 
 // A place in a record: a cell, a whole map, or a field within a cell's value.
 struct FieldPath {
   storage::CellPath cell;
-  const google::protobuf::FieldDescriptor* field = nullptr;  // the entity's own field
+  const google::protobuf::FieldDescriptor* field = nullptr;   // the entity's own field
   std::vector<const google::protobuf::FieldDescriptor*> sub;  // further down, from outside
 
   bool whole_map() const { return field->is_map() && !cell.map_key; }

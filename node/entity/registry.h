@@ -12,9 +12,10 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "chaptersync/v1/options.pb.h"
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/message.h"
+
+#include "chaptersync/v1/options.pb.h"
 #include "storage/core/types.h"
 #include "storage/replica/replica.h"
 

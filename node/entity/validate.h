@@ -10,8 +10,9 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "chaptersync/v1/options.pb.h"
 #include "google/protobuf/message.h"
+
+#include "chaptersync/v1/options.pb.h"
 #include "node/entity/registry.h"
 #include "storage/replica/replica.h"
 

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "google/protobuf/message.h"
 #include "google/protobuf/struct.pb.h"
+
 #include "node/entity/cells.h"
 #include "node/entity/registry.h"
 #include "storage/core/record.h"
@@ -34,8 +35,7 @@ std::string JsonText(const google::protobuf::Message& message);
 
 // What `message` holds at a path, in the form that SetText takes; none where it
 // holds nothing there. Messages, lists and whole maps are JSON, bytes base64.
-std::optional<std::string> GetText(const google::protobuf::Message& message,
-                                   const FieldPath& path);
+std::optional<std::string> GetText(const google::protobuf::Message& message, const FieldPath& path);
 // The same for a table's cell: messages as their values one after the other, maps
 // as "home: ...; office: ...". Empty where the message holds nothing there.
 std::string DisplayText(const google::protobuf::Message& message, const FieldPath& path);

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The checks of a local write. The hub checks rights again: what is refused
+// here would only come back as a refused write.
+#include "node/api/write_rules.h"
+
+#include <string>
+
+#include "absl/strings/str_cat.h"
+
+#include "node/entity/cells.h"
+#include "node/entity/ids.h"
+#include "node/entity/text.h"
+#include "node/entity/validate.h"
+#include "storage/core/status.h"
+
+namespace chaptersync::node {
+namespace {
+
+using storage::CellWrite;
+
+std::vector<CellWrite> News(const std::vector<CellWrite>& cells, const storage::Record* held) {
+  std::vector<CellWrite> news;
+  for (const CellWrite& write : cells) {
+    const storage::Cell* cell = held == nullptr ? nullptr : held->Find(write.path);
+    if ((cell == nullptr ? std::nullopt : cell->value) != write.value) news.push_back(write);
+  }
+  return news;
+}
+
+std::string HeadquartersOnly(const ApiContext& api, const std::string& what) {
+  return absl::StrCat(what, " can be written at headquarters only; this is the replica of chapter ",
+                      api.replica.options().chapter);
+}
+
+// The field that names a record says what its id is.
+absl::Status CheckNameField(const EntityType& type, const storage::RecordKey& key,
+                            const std::vector<CellWrite>& cells) {
+  if (type.name_field == nullptr) return absl::OkStatus();
+  for (const CellWrite& write : cells) {
+    if (write.path.field != static_cast<uint32_t>(type.name_field->number())) continue;
+    const auto name = storage::StringOf(write.value);
+    if (name && NamedId(type, std::string(*name)) == key.id) continue;
+    return absl::InvalidArgumentError(absl::StrCat(
+        "field '", type.name_field->name(), "': value '",
+        name ? Shown(std::string(*name)) : std::string(), "' is not allowed in record ",
+        key.id.ToString(), " (the field names the record and does not change)"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status CheckWriters(const ApiContext& api, const EntityType& type,
+                          const std::vector<CellWrite>& cells, const storage::Record* held) {
+  if (api.replica.options().hub) return absl::OkStatus();
+  for (const CellWrite& write : News(cells, held)) {
+    if (type.rule.headquarters_only) {
+      return absl::PermissionDeniedError(HeadquartersOnly(api, type.plural));
+    }
+    if (type.rule.headquarters_fields.count(write.path.field) > 0) {
+      return absl::PermissionDeniedError(HeadquartersOnly(
+          api, absl::StrCat("field '", Shown(PathText(type, write.path)), "' of ", type.plural)));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckWrite(const ApiContext& api, const EntityType& type,
+                        const storage::RecordKey& key, const std::vector<CellWrite>& cells,
+                        const storage::Record* held) {
+  const std::vector<CellWrite> news = News(cells, held);
+  CHAPTER_RETURN_IF_ERROR(CheckWriters(api, type, news, held));
+  CHAPTER_RETURN_IF_ERROR(ValidateCells(type, news));
+  return CheckNameField(type, key, news);
+}
+
+absl::Status CheckExistenceWriter(const ApiContext& api, const EntityType& type, bool deletes,
+                                  const storage::Record* held) {
+  if (api.replica.options().hub || !type.rule.headquarters_only) return absl::OkStatus();
+  if (held != nullptr && held->live() != deletes) return absl::OkStatus();
+  return absl::PermissionDeniedError(HeadquartersOnly(api, type.plural));
+}
+
+}  // namespace chaptersync::node
