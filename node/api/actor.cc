@@ -11,8 +11,8 @@
 
 #include "absl/strings/str_cat.h"
 
+#include "node/api/limits.h"
 #include "node/entity/text.h"
-#include "storage/core/limits.h"
 #include "storage/core/status.h"
 
 namespace chaptersync::node {
@@ -33,11 +33,11 @@ std::string ProcessOwner() {
 }  // namespace
 
 absl::Status CheckActor(const std::string& actor) {
-  if (actor.empty() || actor.size() > storage::kActorBytesMax || !ValidUtf8(actor) ||
+  if (actor.empty() || actor.size() > kAccountBytesMax || !ValidUtf8(actor) ||
       HasControl(actor)) {
     return absl::InvalidArgumentError(
         absl::StrCat("actor '", Shown(actor), "' of ", actor.size(), " bytes is not allowed (1 to ",
-                     storage::kActorBytesMax, " bytes of UTF-8 without control characters)"));
+                     kAccountBytesMax, " bytes of UTF-8 without control characters)"));
   }
   return absl::OkStatus();
 }

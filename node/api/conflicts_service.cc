@@ -218,7 +218,7 @@ grpc::Status ConflictsService::GetConflict(grpc::ServerContext* /*context*/,
 grpc::Status ConflictsService::SettleConflict(grpc::ServerContext* context,
                                               const v1::SettleConflictRequest* request,
                                               v1::SettleConflictResponse* response) {
-  const auto actor = ActorOf(*context);
+  const auto actor = WriterOf(api_, *context);
   return ToGrpc(actor.ok() ? Settle(*actor, *request, *response) : actor.status());
 }
 

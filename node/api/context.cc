@@ -9,6 +9,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 
+#include "node/api/actor.h"
 #include "node/entity/cells.h"
 #include "node/entity/text.h"
 #include "node/entity/value.h"
@@ -17,14 +18,7 @@
 namespace chaptersync::node {
 namespace {
 
-std::string ChapterOf(const ApiContext& api, storage::ReplicaId replica) {
-  std::string chapter = api.chapter_of ? api.chapter_of(replica) : "";
-  if (chapter.empty() && replica == api.replica.replica_id()) {
-    const storage::ReplicaOptions& options = api.replica.options();
-    chapter = options.hub ? "hq" : options.chapter;
-  }
-  return chapter;
-}
+constexpr char kHeadquarters[] = "hq";
 
 }  // namespace
 
@@ -60,12 +54,21 @@ google::protobuf::Timestamp ShowTime(storage::HybridTime time) {
   return out;
 }
 
-v1::WriteInfo ShowWrite(const ApiContext& api, const storage::Version& version,
+absl::StatusOr<std::string> WriterOf(const ApiContext& api,
+                                     const grpc::ServerContextBase& context) {
+  CHAPTER_ASSIGN_OR_RETURN(std::string actor, ActorOf(context));
+  const storage::ReplicaOptions& options = api.replica.options();
+  return absl::StrCat(actor, "@", options.hub ? kHeadquarters : options.chapter);
+}
+
+v1::WriteInfo ShowWrite(const ApiContext&, const storage::Version& version,
                         const std::string& actor) {
   v1::WriteInfo out;
-  out.set_actor(ValidUtf8(actor) ? actor : Shown(actor));
+  const std::string shown = ValidUtf8(actor) ? actor : Shown(actor);
+  const size_t at = shown.rfind('@');
+  out.set_actor(shown.substr(0, at));
+  if (at != std::string::npos) out.set_chapter(shown.substr(at + 1));
   out.set_replica(storage::ToHex(version.replica.value));
-  out.set_chapter(ChapterOf(api, version.replica));
   *out.mutable_time() = ShowTime(version.time);
   return out;
 }

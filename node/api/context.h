@@ -5,7 +5,6 @@
 #ifndef CHAPTERSYNC_NODE_API_CONTEXT_H_
 #define CHAPTERSYNC_NODE_API_CONTEXT_H_
 
-#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -13,6 +12,8 @@
 #include "absl/status/statusor.h"
 #include "google/protobuf/struct.pb.h"
 #include "google/protobuf/timestamp.pb.h"
+
+#include <grpcpp/server_context.h>
 
 #include "chaptersync/v1/record.pb.h"
 #include "node/entity/registry.h"
@@ -27,9 +28,6 @@ struct ApiContext {
   storage::Replica& replica;
   const EntityRegistry& entities;
   storage::Environment& environment;
-  // The chapter of a replica, "hq" for a hub, empty where it is not known. May
-  // be null; this replica's own is known without.
-  std::function<std::string(storage::ReplicaId)> chapter_of;
 };
 
 // A record that a resource name names.
@@ -54,6 +52,10 @@ v1::Record ShowRecord(const ApiContext& api, const storage::RecordKey& key,
 // The same of a record that is not here any more.
 v1::Record ShowAbsent(const ApiContext& api, const storage::RecordKey& key);
 
+// The actor of a call as records keep it: the account, "@", and this replica's
+// chapter ("hq" at a hub), so that every replica can tell where a write was made.
+absl::StatusOr<std::string> WriterOf(const ApiContext& api,
+                                     const grpc::ServerContextBase& context);
 v1::WriteInfo ShowWrite(const ApiContext& api, const storage::Version& version,
                         const std::string& actor);
 // Also where the schema does not know the entity: bytes in base64.

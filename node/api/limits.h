@@ -40,6 +40,12 @@ static_assert(kWatchQueueMax >= storage::kBatchWritesMax);  // one batch fits
 // Watches at once: each holds a queue.
 inline constexpr size_t kWatchesMax = 256;
 
+// An account's name. With "@" and a chapter's handle it is an actor.
+inline constexpr size_t kAccountBytesMax = 128;
+static_assert(kAccountBytesMax + 1 + 32 <= storage::kActorBytesMax);
+// Tries of a write that is made from what a record holds while peers change it.
+inline constexpr int kWriteAttemptsMax = 16;
+
 }  // namespace chaptersync::node
 
 #endif  // CHAPTERSYNC_NODE_API_LIMITS_H_

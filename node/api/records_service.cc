@@ -60,6 +60,9 @@ absl::StatusOr<std::unique_ptr<Message>> Unpack(const EntityType& type,
   return message;
 }
 
+// What scope rules read as headquarters.
+constexpr char kReservedName[] = "hq";
+
 std::optional<std::string> GetString(const Message& message, const FieldDescriptor* field) {
   if (!message.GetReflection()->HasField(message, field)) return std::nullopt;
   return message.GetReflection()->GetString(message, field);
@@ -67,7 +70,17 @@ std::optional<std::string> GetString(const Message& message, const FieldDescript
 
 // A chapter's own record, where it does not say whose it is.
 void AddOwnChapter(const ApiContext& api, const EntityType& type, Message& message) {
-  if (api.replica.options().hub || type.chapter_field == nullptr) return;
+  if (api.replica.options().hub) return;
+  for (const v1::ScopeClause& clause : type.options.scope().clauses()) {
+    if (clause.chapter_keys().empty()) continue;
+    const FieldDescriptor* keys = type.descriptor->FindFieldByName(clause.chapter_keys());
+    const Reflection* reflection = message.GetReflection();
+    if (reflection->FieldSize(message, keys) > 0) continue;
+    Message* entry = reflection->AddMessage(&message, keys);
+    const FieldDescriptor* key = keys->message_type()->map_key();
+    entry->GetReflection()->SetString(entry, key, api.replica.options().chapter);
+  }
+  if (type.chapter_field == nullptr) return;
   if (GetString(message, type.chapter_field).value_or("").empty()) {
     message.GetReflection()->SetString(&message, type.chapter_field, api.replica.options().chapter);
   }
@@ -245,6 +258,7 @@ class RecordsService::Batch {
       if (!stored.ok() && !absl::IsNotFound(stored.status())) return stored.status();
       std::optional<storage::Record> record;
       if (stored.ok()) record = std::move(stored->record);
+      read_at_[key] = stored.ok() ? stored->meta.latest : storage::Sequence{};
       it = held_.emplace(key, std::move(record)).first;
     } else if (applied_ > 0) {
       depends_on_itself_ = true;
@@ -264,7 +278,13 @@ class RecordsService::Batch {
       key.id = *storage::RecordId::Parse(request.record_id());
     } else if (type->name_field != nullptr) {
       CHAPTER_RETURN_IF_ERROR(CheckRequired(*type, *message));
-      key.id = NamedId(*type, *GetString(*message, type->name_field));
+      const std::string name = *GetString(*message, type->name_field);
+      if (name == kReservedName) {
+        return absl::InvalidArgumentError(
+            absl::StrCat(type->name_field->name(), ": value '", name,
+                         "' is not allowed (it means headquarters)"));
+      }
+      key.id = NamedId(*type, name);
     } else {
       key.id = UuidV7(api_.replica.Clock().wall_ms, api_.environment.Random(),
                       api_.environment.Random());
@@ -317,7 +337,9 @@ class RecordsService::Batch {
     } else {
       for (const std::string& text : mask) {
         CHAPTER_ASSIGN_OR_RETURN(const FieldPath path, ParsePath(type, text));
-        depends_ |= DependsOnHeld(path);
+        if (!DependsOnHeld(path)) continue;
+        depends_ = true;
+        plan.write.made_from = read_at_[key];
       }
       CHAPTER_ASSIGN_OR_RETURN(cells, CutByMask(type, *message, mask, held));
     }
@@ -349,6 +371,7 @@ class RecordsService::Batch {
   const ApiContext& api_;
   const std::string& actor_;
   std::map<RecordKey, std::optional<storage::Record>> held_;
+  std::map<RecordKey, storage::Sequence> read_at_;  // where held_ was in the feed
   uint64_t applied_ = 0;
   bool depends_ = false;
   bool depends_on_itself_ = false;
@@ -400,24 +423,33 @@ absl::StatusOr<std::vector<RecordsService::Outcome>> RecordsService::Write(
     }
   }
   absl::MutexLock lock(&write_mutex_);
-  plan();
-  // Later writes must not be made from what the replica will not take.
-  for (bool again = depends_on_itself; again;) {
-    again = false;
-    CHAPTER_ASSIGN_OR_RETURN(const std::vector<storage::WriteResult> trial,
-                             api_.replica.Write(writes, true));
-    for (size_t i = 0; i < trial.size(); ++i) {
-      if (!trial[i].status.ok()) again |= denied.emplace(places[i], trial[i].status).second;
+  const auto try_once = [&]() -> absl::Status {
+    denied.clear();
+    plan();
+    // Later writes must not be made from what the replica will not take.
+    for (bool again = depends_on_itself; again;) {
+      again = false;
+      CHAPTER_ASSIGN_OR_RETURN(const std::vector<storage::WriteResult> trial,
+                               api_.replica.Write(writes, true));
+      for (size_t i = 0; i < trial.size(); ++i) {
+        if (!trial[i].status.ok()) again |= denied.emplace(places[i], trial[i].status).second;
+      }
+      if (again) plan();
     }
-    if (again) plan();
+    return write();
+  };
+  // What a peer sent meanwhile must be seen before it is written over.
+  absl::Status status = try_once();
+  for (int attempt = 1; absl::IsAborted(status) && attempt < kWriteAttemptsMax; ++attempt) {
+    status = try_once();
   }
-  CHAPTER_RETURN_IF_ERROR(write());
+  CHAPTER_RETURN_IF_ERROR(status);
   return outcomes;
 }
 
 absl::StatusOr<v1::Record> RecordsService::WriteOne(const grpc::ServerContext& context,
                                                     v1::RecordWrite write) {
-  CHAPTER_ASSIGN_OR_RETURN(const std::string actor, ActorOf(context));
+  CHAPTER_ASSIGN_OR_RETURN(const std::string actor, WriterOf(api_, context));
   std::vector<v1::RecordWrite> writes;
   writes.push_back(std::move(write));
   CHAPTER_ASSIGN_OR_RETURN(const std::vector<Outcome> outcomes, Write(writes, actor, false));
@@ -431,7 +463,7 @@ absl::StatusOr<v1::Record> RecordsService::Erase(const grpc::ServerContext& cont
                                                  const std::string& name) {
   LocalWrite write;
   write.kind = LocalWrite::Kind::kErase;
-  CHAPTER_ASSIGN_OR_RETURN(write.actor, ActorOf(context));
+  CHAPTER_ASSIGN_OR_RETURN(write.actor, WriterOf(api_, context));
   CHAPTER_ASSIGN_OR_RETURN(const NamedRecord record, ParseName(api_, name));
   write.key = record.key;
   CHAPTER_ASSIGN_OR_RETURN(storage::StoredRecord stored, ReadRecord(api_, record));
@@ -638,7 +670,7 @@ grpc::Status RecordsService::BatchWriteRecords(grpc::ServerContext* context,
                                                const v1::BatchWriteRecordsRequest* request,
                                                v1::BatchWriteRecordsResponse* response) {
   const auto status = [&]() -> absl::Status {
-    CHAPTER_ASSIGN_OR_RETURN(const std::string actor, ActorOf(*context));
+    CHAPTER_ASSIGN_OR_RETURN(const std::string actor, WriterOf(api_, *context));
     const auto count = static_cast<size_t>(request->writes_size());
     if (count < 1 || count > storage::kBatchWritesMax) {
       return absl::InvalidArgumentError(absl::StrCat(

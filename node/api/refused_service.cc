@@ -123,7 +123,7 @@ grpc::Status RefusedService::GetRefused(grpc::ServerContext* /*context*/,
 grpc::Status RefusedService::RetryRefused(grpc::ServerContext* context,
                                           const v1::RetryRefusedRequest* request,
                                           v1::RetryRefusedResponse* /*response*/) {
-  const auto actor = ActorOf(*context);
+  const auto actor = WriterOf(api_, *context);
   return ToGrpc(actor.ok() ? Retry(*actor, request->number()) : actor.status());
 }
 

@@ -25,8 +25,8 @@ inline constexpr size_t kSeenMax = 4096;
 // Entries of one record's conflict log, and settlements of one entry.
 inline constexpr size_t kConflictsMax = 4096;
 inline constexpr size_t kSettlementsMax = 64;
-// An actor's name.
-inline constexpr size_t kActorBytesMax = 128;
+// An actor: an account's name of up to 128 bytes, "@", and a chapter's handle.
+inline constexpr size_t kActorBytesMax = 192;
 // Field numbers, as Protocol Buffers allow them.
 inline constexpr uint32_t kFieldMax = (1u << 29) - 1;
 // Scopes of one record: hosts of an event.

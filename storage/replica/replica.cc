@@ -269,6 +269,11 @@ absl::StatusOr<std::vector<WriteResult>> Replica::Write(const std::vector<LocalW
     Transaction transaction(engine_, options_);
     for (const LocalWrite& write : writes) results.push_back(WriteOne(transaction, write));
     CHAPTER_RETURN_IF_ERROR(transaction.status());
+    for (const WriteResult& result : results) {
+      if (!absl::IsAborted(result.status)) continue;
+      clock_ = clock_before;
+      return result.status;
+    }
     if (dry_run || !transaction.anything_touched()) {
       clock_ = clock_before;
       return results;
@@ -297,6 +302,9 @@ WriteResult Replica::WriteOne(Transaction& transaction, const LocalWrite& write)
   }
   if (auto status = CheckCells(write.cells); !status.ok()) return refuse(std::move(status));
   StoredRecord* held = transaction.Find(write.key);
+  if (write.made_from && (held == nullptr ? Sequence{} : held->meta.latest) != *write.made_from) {
+    return refuse(absl::AbortedError(absl::StrCat("record ", id, " has changed meanwhile")));
+  }
   if (held == nullptr) {
     if (write.kind != Kind::kCreate && write.kind != Kind::kUpsert) {
       return refuse(absl::NotFoundError(absl::StrCat("there is no record ", id)));

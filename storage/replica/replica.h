@@ -91,6 +91,9 @@ struct LocalWrite {
   RecordKey key;
   std::string actor;
   std::vector<CellWrite> cells;  // kCreate, kUpdate, kUpsert
+  // The write was made from the record as it was at this place of the feed (0: it
+  // was not there). Where it is at another now, the whole batch is ABORTED.
+  std::optional<Sequence> made_from;
   // kSettle:
   CellPath path;
   std::optional<std::string> lost;
@@ -152,7 +155,8 @@ class Replica {
 
   // Writes, in order; each succeeds or fails by itself, all that succeed are one
   // atomic batch. At most kBatchWritesMax. With `dry_run` nothing is kept. The
-  // outer status is about the engine.
+  // outer status is about the engine, or ABORTED: a record has changed since the
+  // one that a write was made from, nothing was written.
   absl::StatusOr<std::vector<WriteResult>> Write(const std::vector<LocalWrite>& writes,
                                                  bool dry_run = false);
 

@@ -34,8 +34,8 @@ class ActorTest : public ::testing::Test {
 
 TEST_F(ActorTest, IsWhoTheMetadataNames) {
   grpc::Status status;
-  EXPECT_EQ(Create("chapter-actor", "giulia", &status), "giulia");
-  EXPECT_EQ(Create("chapter-actor-bin", "朱丽叶", &status), "朱丽叶");
+  EXPECT_EQ(Create("chapter-actor", "giulia", &status), "giulia@italy");
+  EXPECT_EQ(Create("chapter-actor-bin", "朱丽叶", &status), "朱丽叶@italy");
 }
 
 TEST_F(ActorTest, IsTheProcesssOwnerElse) {

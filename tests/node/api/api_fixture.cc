@@ -18,9 +18,7 @@ TestApi::TestApi(bool hub) {
   auto opened = storage::Replica::Open(engine_, environment_, options);
   CHAPTER_CHECK(opened.ok());
   replica_ = *std::move(opened);
-  const ApiContext api{
-      *replica_, BuiltinEntities(), environment_,
-      [](storage::ReplicaId id) -> std::string { return id.value == 0x7777 ? "toronto" : ""; }};
+  const ApiContext api{*replica_, BuiltinEntities(), environment_};
   records_service_ = std::make_unique<RecordsService>(api);
   conflicts_service_ = std::make_unique<ConflictsService>(api);
   refused_service_ = std::make_unique<RefusedService>(api);

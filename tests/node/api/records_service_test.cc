@@ -625,7 +625,7 @@ TEST_F(RecordsTest, Explains) {
                {{{7, std::nullopt},
                  "\x3a\x04"
                  "Fiat"}},
-               "bob");
+               "bob@toronto");
   grpc::ClientContext context;
   v1::ExplainRecordRequest request;
   v1::ExplainRecordResponse response;

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The hub's side of syncing: takes streams from nodes, finds out who they are and
+// what they may have, and keeps a list of the sessions. gRPC calls Session on its
+// own threads; everything else may be called from any thread and does not wait
+// for the network.
+#ifndef CHAPTERSYNC_HUB_SYNC_SERVER_H_
+#define CHAPTERSYNC_HUB_SYNC_SERVER_H_
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "chaptersync/v1/sync.grpc.pb.h"
+#include "hub/enrolment.h"
+#include "node/sync/peers.h"
+#include "node/sync/session_host.h"
+
+namespace chaptersync::hub {
+
+struct SyncServerOptions {
+  // Takes whoever says that it is a hub. For tests: there is no proof of it yet.
+  bool accept_hubs = false;
+  size_t streams_max = node::kStreamsMax;
+  int64_t handshake_ms_max = node::kHandshakeMsMax;
+};
+
+class SyncServer final : public v1::ReplicationService::CallbackService, public node::Peers {
+ public:
+  // All outlive the server, and the gRPC server that it is registered with is
+  // shut down before it goes.
+  SyncServer(node::SessionGroup& group, Enrolment& enrolment, SyncServerOptions options = {});
+
+  grpc::ServerBidiReactor<v1::SessionRequest, v1::SessionResponse>* Session(
+      grpc::CallbackServerContext* context) override;
+
+  // Ends all sessions, at most within `wait_max`, and takes no more.
+  bool Stop(absl::Duration wait_max);
+
+  // Every enrolled node.
+  std::vector<node::PeerState> List() override;
+  absl::Status Pause() override;
+  absl::Status Resume() override;
+  absl::StatusOr<node::SyncNowResult> SyncNow(std::optional<int64_t> timeout_ms,
+                                              const std::function<bool()>& cancelled) override;
+
+ private:
+  struct Live {
+    std::shared_ptr<node::SessionHost> host;
+    std::optional<storage::NodeId> node;       // once it is known who it is
+    std::optional<storage::ReplicaId> replica;
+    node::SessionView view;
+    std::vector<std::function<void()>> when_ended;
+  };
+
+  void Authorize(uint64_t serial, const node::Authorize& who, storage::ReplicaId replica,
+                 std::function<void(node::Authorized)> done);
+  void Progress(const node::SessionView& view);
+  void Ended(uint64_t serial);
+
+  node::SessionGroup& group_;
+  Enrolment& enrolment_;
+  const SyncServerOptions options_;
+  absl::Mutex mutex_;
+  std::map<uint64_t, Live> live_ ABSL_GUARDED_BY(mutex_);  // by serial
+};
+
+}  // namespace chaptersync::hub
+
+#endif  // CHAPTERSYNC_HUB_SYNC_SERVER_H_

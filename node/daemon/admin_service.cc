@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A replica and its roster as messages.
+#include "node/daemon/admin_service.h"
+
+#include <grpcpp/server_context.h>
+
+#include <map>
+#include <utility>
+
+#include "google/protobuf/util/time_util.h"
+#include "node/daemon/sync_service.h"
+#include "node/entity/registry.h"
+#include "node/sync/grpc_stream.h"
+
+namespace chaptersync::node {
+namespace {
+
+using google::protobuf::util::TimeUtil;
+
+// Refused writes read at a time.
+constexpr size_t kRefusedPage = 1000;
+
+grpc::Status NoRoster() {
+  return ToGrpc(absl::FailedPreconditionError(
+      "chapters join at the hub and are listed there; this is a node"));
+}
+
+template <typename Message>
+void SetLastContact(uint64_t ms, Message& message) {
+  if (ms == 0) return;
+  *message.mutable_last_contact() = TimeUtil::MillisecondsToTimestamp(static_cast<int64_t>(ms));
+}
+
+}  // namespace
+
+std::string ProgramVersion() { return CHAPTERSYNC_VERSION; }
+
+grpc::Status AdminServiceServer::GetStatus(grpc::ServerContext*, const v1::GetStatusRequest*,
+                                           v1::GetStatusResponse* response) {
+  response->set_replica(storage::ToHex(replica_.replica_id().value));
+  const storage::ReplicaOptions& options = replica_.options();
+  response->set_chapter(options.hub ? "hq" : options.chapter);
+  response->set_role(options.hub ? v1::REPLICA_ROLE_HUB : v1::REPLICA_ROLE_NODE);
+  const auto counts = replica_.CountRecords();
+  if (!counts.ok()) return ToGrpc(counts.status());
+  for (const auto& [entity, count] : *counts) {
+    (*response->mutable_records())[BuiltinEntities().NounOf(entity)] += count;
+  }
+  const auto conflicts = replica_.CountOpenConflicts();
+  if (!conflicts.ok()) return ToGrpc(conflicts.status());
+  response->set_conflicts_open(*conflicts);
+  uint64_t refused = 0;
+  uint64_t after = 0;
+  while (true) {
+    const auto page = replica_.ListRefused(after, kRefusedPage);
+    if (!page.ok()) return ToGrpc(page.status());
+    if (page->empty()) break;
+    refused += page->size();
+    after = page->back().number;
+  }
+  response->set_refused(refused);
+  for (const PeerState& peer : peers_.List()) {
+    v1::PeerSummary* out = response->add_peers();
+    out->set_peer(peer.name);
+    out->set_connected(peer.connected);
+    SetLastContact(peer.last_contact_ms, *out);
+  }
+  response->set_federation(federation_);
+  response->set_version(ProgramVersion());
+  response->set_paused(peers_.paused());
+  return grpc::Status::OK;
+}
+
+grpc::Status AdminServiceServer::CreateInvitation(grpc::ServerContext*,
+                                                  const v1::CreateInvitationRequest* request,
+                                                  v1::CreateInvitationResponse* response) {
+  if (roster_ == nullptr) return NoRoster();
+  std::optional<int64_t> valid_seconds;
+  if (request->has_valid()) valid_seconds = request->valid().seconds();
+  auto invitation = roster_->Invite(request->chapter(), valid_seconds);
+  if (!invitation.ok()) return ToGrpc(invitation.status());
+  response->set_invitation(*std::move(invitation));
+  return grpc::Status::OK;
+}
+
+grpc::Status AdminServiceServer::ListNodes(grpc::ServerContext*, const v1::ListNodesRequest*,
+                                           v1::ListNodesResponse* response) {
+  if (roster_ == nullptr) return NoRoster();
+  const auto nodes = roster_->ListNodes();
+  if (!nodes.ok()) return ToGrpc(nodes.status());
+  std::map<storage::NodeId, PeerState> peers;
+  for (PeerState& peer : peers_.List()) peers[peer.node] = std::move(peer);
+  for (const Roster::Node& node : *nodes) {
+    v1::EnrolledNode* out = response->add_nodes();
+    out->set_id(node.node.ToString());
+    out->set_chapter(node.chapter);
+    out->set_name(node.name);
+    const auto it = peers.find(node.node);
+    if (it == peers.end() || it->second.last_contact_ms == 0) {
+      out->set_behind(-1);
+      continue;
+    }
+    out->set_connected(it->second.connected);
+    SetLastContact(it->second.last_contact_ms, *out);
+    int64_t behind = 0;
+    for (const PeerScopeState& scope : it->second.scopes) {
+      const int64_t unsent = CountUnsent(replica_, it->second, scope);
+      behind = behind < 0 || unsent < 0 ? -1 : behind + unsent;
+    }
+    out->set_behind(behind);
+  }
+  return grpc::Status::OK;
+}
+
+}  // namespace chaptersync::node

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What both daemons share; see daemon.h. Threads are the libraries' and those of
+// the parts that are started here.
+#include "node/daemon/daemon.h"
+
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "node/daemon/engine_watch.h"
+#include "node/entity/registry.h"
+#include "storage/core/status.h"
+#include "storage/engine/rocksdb_engine.h"
+#include "storage/replica/keys.h"
+
+namespace chaptersync::node {
+namespace {
+
+constexpr char kMarkerSetting[] = "folder.marker";
+// What a batch of a thousand records, each at its limit, never reaches in practice.
+constexpr int kLocalMessageBytesMax = 64 << 20;
+// For calls under way when the server stops.
+constexpr std::chrono::seconds kLocalGrace{1};
+
+sigset_t EndSignals() {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGTERM);
+  sigaddset(&set, SIGINT);
+  return set;
+}
+
+}  // namespace
+
+int ExitCodeOf(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kOk:
+      return kExitDone;
+    case absl::StatusCode::kPermissionDenied:
+      return kExitRefused;
+    case absl::StatusCode::kUnavailable:
+    case absl::StatusCode::kDeadlineExceeded:
+      return kExitUnreachable;
+    case absl::StatusCode::kInvalidArgument:
+      return kExitUsage;
+    default:
+      return kExitFailed;
+  }
+}
+
+int Fail(const std::string& program, const absl::Status& status) {
+  std::fprintf(stderr, "%s: %s\n", program.c_str(), std::string(status.message()).c_str());
+  return ExitCodeOf(status);
+}
+
+void PrepareSignals() {
+  const sigset_t set = EndSignals();
+  CHAPTER_CHECK(pthread_sigmask(SIG_BLOCK, &set, nullptr) == 0);
+  CHAPTER_CHECK(std::signal(SIGPIPE, SIG_IGN) != SIG_ERR);
+  umask(077);
+}
+
+void WaitForSignal() {
+  const sigset_t set = EndSignals();
+  int number = 0;
+  CHAPTER_CHECK(sigwait(&set, &number) == 0);
+}
+
+void PrepareLog() {
+  auto logger = spdlog::stderr_logger_mt("chaptersync");
+  logger->set_pattern("%Y-%m-%dT%H:%M:%S.%e%z %l %v");
+  logger->flush_on(spdlog::level::info);
+  spdlog::set_default_logger(std::move(logger));
+}
+
+void AddConfiguration(CLI::App& app) {
+  app.set_config("--config", "", "options from a TOML file", false)->envname("CHAPTER_CONFIG");
+  app.require_subcommand(1);
+  app.fallthrough();
+}
+
+std::optional<int> Parse(CLI::App& app, int argc, char** argv) {
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp& help) {
+    return app.exit(help);
+  } catch (const CLI::CallForAllHelp& help) {
+    return app.exit(help);
+  } catch (const CLI::CallForVersion& version) {
+    return app.exit(version);
+  } catch (const CLI::ParseError& error) {
+    std::fprintf(stderr, "%s: %s (see --help)\n", app.get_name().c_str(), error.what());
+    return kExitUsage;
+  }
+  return std::nullopt;
+}
+
+absl::StatusOr<std::unique_ptr<OpenedReplica>> OpenedReplica::Open(const DataFolder& folder,
+                                                                   int64_t clock_offset_ms) {
+  std::unique_ptr<OpenedReplica> opened(new OpenedReplica(clock_offset_ms));
+  CHAPTER_ASSIGN_OR_RETURN(auto database,
+                           storage::OpenRocksDbEngine(folder.database_path(), {}));
+  opened->engine_ =
+      std::make_unique<EngineWatch>(std::move(database), [self = opened.get()](const auto& status) {
+        if (self->lost_.exchange(true)) return;
+        spdlog::critical("the disk failed, so the program ends: {}", status.ToString());
+        kill(getpid(), SIGTERM);
+      });
+  storage::ReplicaOptions options;
+  options.hub = folder.facts().hub;
+  options.chapter = folder.facts().chapter;
+  options.node = folder.facts().node;
+  options.entities = StorageRules(BuiltinEntities());
+  CHAPTER_ASSIGN_OR_RETURN(const std::string marker, folder.Marker());
+  auto known =
+      opened->engine_->Get(storage::Table::kMeta, storage::keys::Setting(kMarkerSetting));
+  if (!known.ok() && !absl::IsNotFound(known.status())) return known.status();
+  options.copied = known.ok() && *known != marker;
+  if (options.copied) {
+    spdlog::warn(
+        "this folder is a copy or was restored: it writes under a new replica id from now on");
+  }
+  CHAPTER_ASSIGN_OR_RETURN(opened->replica_,
+                           storage::Replica::Open(*opened->engine_, opened->environment_, options));
+  if (!known.ok() || *known != marker) {
+    CHAPTER_RETURN_IF_ERROR(opened->replica_->PutSetting(kMarkerSetting, marker));
+  }
+  return opened;
+}
+
+LocalServer::LocalServer(storage::Replica& replica, storage::Environment& environment,
+                         Peers& peers, Roster* roster, const std::string& federation)
+    : api_{replica, BuiltinEntities(), environment},
+      records_(api_),
+      conflicts_(api_),
+      refused_(api_),
+      sync_(replica, peers),
+      admin_(replica, peers, roster, federation) {}
+
+LocalServer::~LocalServer() { Stop(); }
+
+absl::Status LocalServer::Start(const std::string& socket) {
+  grpc::ServerBuilder builder;
+  builder.AddListeningPort("unix:" + socket, grpc::InsecureServerCredentials());
+  builder.SetMaxReceiveMessageSize(kLocalMessageBytesMax);
+  builder.SetMaxSendMessageSize(kLocalMessageBytesMax);
+  builder.RegisterService(&records_);
+  builder.RegisterService(&conflicts_);
+  builder.RegisterService(&refused_);
+  builder.RegisterService(&sync_);
+  builder.RegisterService(&admin_);
+  server_ = builder.BuildAndStart();
+  if (server_ == nullptr) {
+    return absl::FailedPreconditionError(absl::StrCat("cannot listen on the socket ", socket));
+  }
+  return absl::OkStatus();
+}
+
+void LocalServer::Stop() {
+  if (server_ == nullptr) return;
+  records_.StopWatches();
+  server_->Shutdown(std::chrono::system_clock::now() + kLocalGrace);
+  server_->Wait();
+  server_.reset();
+}
+
+}  // namespace chaptersync::node

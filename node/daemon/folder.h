@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The folder that a daemon serves: what it is (chaptersync.json), the node's
+// credential, the lock that keeps a second daemon out, and the marker by which a
+// copy or a restored backup is found out. One thread at a time.
+//
+//   chaptersync.json  format, role, node, chapter, federation, hub
+//   credential        what proves a node's enrolment, in hexadecimal
+//   joining.json      the node's id while it joins; gone once it has
+//   lock              held by the daemon, with its process id
+//   marker            never written again: its inode and birth tell a copy
+//   db/               the engine's
+//   endpoints.json    where the daemon listens, while it serves
+//   socket            for the tools of this machine
+#ifndef CHAPTERSYNC_NODE_DAEMON_FOLDER_H_
+#define CHAPTERSYNC_NODE_DAEMON_FOLDER_H_
+
+#include <map>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "storage/core/types.h"
+
+namespace chaptersync::node {
+
+// The folder's format that this program reads and writes.
+inline constexpr int kFolderFormat = 1;
+// A Unix socket's path as it fits into every system's address, in bytes.
+inline constexpr size_t kSocketPathMax = 100;
+
+// What a folder holds, for life.
+struct FolderFacts {
+  bool hub = false;
+  storage::NodeId node;
+  std::string chapter;     // a node's
+  std::string federation;  // its name, for people
+  std::string hub_address; // a node's: HOST:PORT
+};
+
+class DataFolder {
+ public:
+  // Makes `path` ready to become a data folder and locks it: it is missing, empty,
+  // or was left by a join that did not end. ALREADY_EXISTS where it is a data
+  // folder, FAILED_PRECONDITION where it holds something else or is in use.
+  static absl::StatusOr<DataFolder> Prepare(const std::string& path);
+  // Locks an existing data folder. NOT_FOUND where there is none,
+  // FAILED_PRECONDITION where it is of the other role, of a newer format, or in
+  // use; the holder's process id is named.
+  static absl::StatusOr<DataFolder> Open(const std::string& path, bool hub);
+
+  DataFolder(DataFolder&& other) noexcept;
+  DataFolder& operator=(DataFolder&& other) = delete;
+  ~DataFolder();
+
+  // The id under which a node joins: the same in every try. After Prepare.
+  absl::StatusOr<storage::NodeId> JoiningNode();
+  // Writes what the folder is; from now on it is a data folder. After Prepare.
+  absl::Status Create(const FolderFacts& facts, const std::string& credential);
+
+  const FolderFacts& facts() const { return facts_; }
+  // 32 bytes; of a node.
+  absl::StatusOr<std::string> Credential() const;
+  // Tells this folder on this machine from copies of it: the marker's inode, its
+  // birth where the file system knows it, the machine's id.
+  absl::StatusOr<std::string> Marker() const;
+  std::string database_path() const { return path_ + "/db"; }
+  // Where the tools' socket goes: in the folder or, where that is too long a path,
+  // in one of this user's own, which it makes. An old socket there is removed.
+  absl::StatusOr<std::string> SocketPath() const;
+
+  // Written and removed as a whole. Names of listeners -> addresses.
+  absl::Status WriteEndpoints(const std::map<std::string, std::string>& endpoints) const;
+  void RemoveEndpoints() const;
+
+  const std::string& path() const { return path_; }  // absolute
+
+ private:
+  DataFolder(std::string path, int lock_fd) : path_(std::move(path)), lock_fd_(lock_fd) {}
+  absl::Status Load(bool hub);
+
+  std::string path_;
+  int lock_fd_ = -1;
+  FolderFacts facts_;
+};
+
+// Replaces the file at `path` durably: a crash leaves the old one or the new one.
+// Only its owner may read it.
+absl::Status WriteFileDurably(const std::string& path, const std::string& text);
+// NOT_FOUND where there is none; FAILED_PRECONDITION where it is longer than
+// `bytes_max` or cannot be read.
+absl::StatusOr<std::string> ReadWholeFile(const std::string& path, size_t bytes_max);
+
+}  // namespace chaptersync::node
+
+#endif  // CHAPTERSYNC_NODE_DAEMON_FOLDER_H_

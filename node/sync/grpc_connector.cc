@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The initiator's end of a stream, and channels with our settings.
+#include "node/sync/grpc_connector.h"
+
+#include <grpcpp/client_context.h>
+#include <grpcpp/create_channel.h>
+#include <grpcpp/security/credentials.h>
+#include <grpcpp/support/channel_arguments.h>
+
+#include <chrono>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "chaptersync/v1/sync.grpc.pb.h"
+#include "node/sync/grpc_stream.h"
+#include "node/sync/limits.h"
+
+namespace chaptersync::node {
+namespace {
+
+// Until a connection must stand, in milliseconds.
+constexpr int64_t kConnectMsMax = 10'000;
+// Between two looks at whether it is still wanted, in milliseconds.
+constexpr int64_t kCancelledEveryMs = 200;
+
+// HAZARD: gRPC calls OnDone only after the hold is removed, so every way in which
+// a stream ends leads to Release.
+class ClientStream final
+    : public GrpcStream<grpc::ClientBidiReactor<v1::SessionRequest, v1::SessionResponse>,
+                        v1::SessionRequest, v1::SessionResponse> {
+ public:
+  ClientStream(std::shared_ptr<SessionHost> host, std::shared_ptr<grpc::Channel> channel)
+      : GrpcStream(std::move(host)),
+        channel_(std::move(channel)),
+        stub_(v1::ReplicationService::NewStub(channel_)) {}
+
+  void Begin() {
+    KeepAlive();
+    stub_->async()->Session(&context_, this);
+    AddHold();
+    StartCall();
+  }
+
+  void Close(const absl::Status&) override {
+    const auto self = shared_from_this();  // may be the last one, once released
+    absl::MutexLock lock(&mutex_);
+    if (closing_) return;
+    closing_ = true;
+    DropQueue();
+    context_.TryCancel();
+    Release();
+  }
+
+  void OnDone(const grpc::Status& status) override { Done(FromGrpc(status)); }
+
+ private:
+  void StreamEnds() override {
+    absl::MutexLock lock(&mutex_);
+    Release();
+  }
+
+  void Release() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (std::exchange(released_, true)) return;
+    RemoveHold();
+  }
+
+  const std::shared_ptr<grpc::Channel> channel_;
+  const std::unique_ptr<v1::ReplicationService::Stub> stub_;
+  grpc::ClientContext context_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<grpc::Channel>> ConnectChannel(
+    const Address& address, size_t attempt, const std::function<bool()>& cancelled) {
+  auto resolved = ResolveLoopback(address);
+  if (!resolved.ok()) return resolved.status();
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(static_cast<int>(kMessageBytesMax) + kEnvelopeBytesMax);
+  arguments.SetMaxSendMessageSize(static_cast<int>(kMessageBytesMax) + kEnvelopeBytesMax);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveTimeMs);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
+  // Every try is one of its own: the back-off between tries is ours, not gRPC's.
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  const ResolvedAddress& to = (*resolved)[attempt % resolved->size()];
+  auto channel =
+      grpc::CreateCustomChannel(to.Target(), grpc::InsecureChannelCredentials(), arguments);
+  const int64_t began_ms = SteadyMs();
+  grpc_connectivity_state state = channel->GetState(/*try_to_connect=*/true);
+  while (state != GRPC_CHANNEL_READY) {
+    if (cancelled()) return absl::UnavailableError("not wanted any more");
+    if (state == GRPC_CHANNEL_TRANSIENT_FAILURE || state == GRPC_CHANNEL_SHUTDOWN ||
+        SteadyMs() - began_ms > kConnectMsMax) {
+      return absl::UnavailableError(absl::StrCat("nobody answers at ", to.ToString()));
+    }
+    channel->WaitForStateChange(
+        state, std::chrono::system_clock::now() + std::chrono::milliseconds(kCancelledEveryMs));
+    state = channel->GetState(true);
+  }
+  return channel;
+}
+
+absl::StatusOr<std::shared_ptr<Transport>> GrpcConnector::Connect(
+    const std::shared_ptr<SessionHost>& host, const std::function<bool()>& cancelled) {
+  size_t attempt = 0;
+  {
+    absl::MutexLock lock(&mutex_);
+    attempt = attempts_++;
+  }
+  auto channel = ConnectChannel(address_, attempt, cancelled);
+  if (!channel.ok()) return channel.status();
+  auto stream = std::make_shared<ClientStream>(host, *std::move(channel));
+  stream->Begin();
+  return stream;
+}
+
+}  // namespace chaptersync::node
