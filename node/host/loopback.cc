@@ -21,11 +21,20 @@ Loopback::Loopback(storage::Replica& initiator, SessionConfig initiator_config,
   Deliver(kInitiator, Opened{});
 }
 
+// The replicas' clocks are not corrected here but where a test lets them be.
+uint64_t Loopback::WallMs(size_t side) const {
+  const storage::Replica& replica = sides_[side].replica;
+  return replica.Clock().wall_ms - static_cast<uint64_t>(replica.clock_offset_ms());
+}
+
+void Loopback::TickAcceptor() {
+  Deliver(kAcceptor, Tick{sides_[kAcceptor].replica.Clock()});
+}
+
 void Loopback::Deliver(size_t side, Event event) {
   Side& self = sides_[side];
-  // The uncorrected clock only matters for measuring offsets, which are none here.
   const auto handle = [&](Event e) {
-    for (Effect& effect : self.session.Handle(std::move(e), self.replica.Clock().wall_ms)) {
+    for (Effect& effect : self.session.Handle(std::move(e), WallMs(side))) {
       self.todo.push_back(std::move(effect));
     }
   };

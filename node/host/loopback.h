@@ -33,6 +33,9 @@ class Loopback {
   // Delivers one message. False where there is none or a side ended.
   bool Step();
 
+  // Tells the acceptor that time went by: it sends its heartbeat where one is due.
+  void TickAcceptor();
+
   // Called with each message before it is delivered; true if the initiator sent it.
   void set_observer(std::function<void(bool, const v1::SyncMessage&)> observer) {
     observer_ = std::move(observer);
@@ -58,6 +61,7 @@ class Loopback {
     absl::Status ended;
   };
 
+  uint64_t WallMs(size_t side) const;
   void Deliver(size_t side, Event event);
   bool ended() const { return sides_[0].session.ended() || sides_[1].session.ended(); }
 

@@ -43,6 +43,9 @@ std::optional<Event> Perform(storage::Replica& replica, const Effect& effect) {
           [&](const ReadEnds& e) -> Result {
             return EndsRead{replica.FeedEnds(e.scopes), replica.Clock()};
           },
+          [&](const AdjustClock& e) -> Result {
+            return ClockAdjusted{replica.AdjustClock(e.offset_ms)};
+          },
       },
       effect);
 }

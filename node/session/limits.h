@@ -45,6 +45,9 @@ inline constexpr uint64_t kPulseEveryMs = 10'000;
 // Without any message for so long the peer is gone, in milliseconds.
 inline constexpr uint64_t kSilenceMaxMs = 35'000;
 static_assert(kSilenceMaxMs > 3 * kPulseEveryMs);
+// How far the hub's clock may seem to have moved at a heartbeat before a node follows
+// it, in milliseconds: the longest way of a message that is not worth a change.
+inline constexpr int64_t kClockDriftMsMax = 5'000;
 // Payloads smaller than this are not worth compressing, in bytes.
 inline constexpr size_t kCompressFrom = 256;
 

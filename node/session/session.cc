@@ -244,7 +244,8 @@ void Session::TakeWelcome(const v1::Welcome& welcome) {
   facts.ahead_max_ms = welcome.ahead_max_ms();
   facts.drops_noted = welcome.drops_noted();
   const int64_t middle = static_cast<int64_t>(hello_sent_ms_ + (now_ms_ - hello_sent_ms_) / 2);
-  facts.clock_offset_ms = static_cast<int64_t>(facts.clock.wall_ms) - middle;
+  clock_offset_ms_ = static_cast<int64_t>(facts.clock.wall_ms) - middle;
+  facts.clock_offset_ms = clock_offset_ms_;
   effects_.push_back(JoinHub{peer_, std::move(facts)});
 }
 
@@ -630,6 +631,18 @@ void Session::TakePulse(const v1::Pulse& pulse) {
     peer_ends_.clear();
     for (const v1::Cursor& end : pulse.ends()) peer_ends_.push_back(FromProto(end));
   }
+  if (config_.initiator && !config_.hub && pulse.has_clock()) {
+    // A heartbeat's way is not measured, so only what no way explains is taken.
+    const int64_t offset_ms =
+        static_cast<int64_t>(pulse.clock().wall_ms()) - static_cast<int64_t>(now_ms_);
+    const int64_t moved_ms = offset_ms - clock_offset_ms_;
+    if (moved_ms > kClockDriftMsMax || moved_ms < -kClockDriftMsMax) {
+      notes_.push_back(absl::StrCat("the hub's clock has moved by ", moved_ms,
+                                    " ms against this computer's since it was last measured"));
+      clock_offset_ms_ = offset_ms;
+      effects_.push_back(AdjustClock{offset_ms});
+    }
+  }
   if (pulse.asks() == 0) return;
   pulse_asked_ = pulse.asks();
   flush_ = true;
@@ -650,6 +663,8 @@ void Session::On(const EndsRead& event) {
   for (Outbound& feed : outbound_) feed.dirty = true;
   busy_ = Busy::kNo;
 }
+
+void Session::On(const ClockAdjusted& event) { Check(event.status); }
 
 // --- This side's feeds. ---
 

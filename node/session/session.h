@@ -95,14 +95,19 @@ struct AcknowledgePeer {
 struct ReadEnds {
   std::vector<storage::Scope> scopes;
 };
+// Call Replica::AdjustClock; answer ClockAdjusted.
+struct AdjustClock {
+  int64_t offset_ms = 0;
+};
 // Close the stream with this status. Nothing follows. OK: a clean end.
 struct EndSession {
   absl::Status status;
   bool again_at_once = false;  // begin a new session without waiting
 };
 
-using Effect = std::variant<SendMessage, SayHello, Authorize, AcceptPeer, JoinHub, ReadFeed,
-                            ReadRecords, ApplyRecords, AcknowledgePeer, ReadEnds, EndSession>;
+using Effect =
+    std::variant<SendMessage, SayHello, Authorize, AcceptPeer, JoinHub, ReadFeed, ReadRecords,
+                 ApplyRecords, AcknowledgePeer, ReadEnds, AdjustClock, EndSession>;
 
 // --- What happens to a session. ---
 
@@ -146,6 +151,9 @@ struct EndsRead {
   absl::StatusOr<std::vector<storage::FeedCursor>> ends;
   storage::PeerClock clock;
 };
+struct ClockAdjusted {
+  absl::Status status;
+};
 // The replica has new entries in its feed.
 struct Changed {};
 // Time goes by.
@@ -162,9 +170,9 @@ struct Stop {
   absl::Status status;
 };
 
-using Event =
-    std::variant<Opened, MessageIn, HelloReady, Authorized, PeerAccepted, HubJoined, FeedRead,
-                 RecordsRead, Applied, Acknowledged, EndsRead, Changed, Tick, AskPulse, Stop>;
+using Event = std::variant<Opened, MessageIn, HelloReady, Authorized, PeerAccepted, HubJoined,
+                           FeedRead, RecordsRead, Applied, Acknowledged, EndsRead, ClockAdjusted,
+                           Changed, Tick, AskPulse, Stop>;
 
 struct SessionCounts {
   uint64_t records_sent = 0;
@@ -252,6 +260,7 @@ class Session {
   void On(const Applied&);
   void On(const Acknowledged&);
   void On(const EndsRead&);
+  void On(const ClockAdjusted&);
   void On(const Changed&);
   void On(const Tick&);
   void On(const AskPulse&);
@@ -281,6 +290,7 @@ class Session {
   State state_ = State::kNew;
   uint64_t now_ms_ = 0;
   uint64_t hello_sent_ms_ = 0;
+  int64_t clock_offset_ms_ = 0;  // the hub's clock less this computer's, last measured
   uint64_t last_in_ms_ = 0;
   uint64_t last_pulse_ms_ = 0;
   std::vector<Effect> effects_;

@@ -57,7 +57,7 @@ struct HelloFacts {
   Epoch epoch;
   NodeId node;
   bool hub = false;
-  std::vector<FeedCursor> cursors;       // how far it has come in hubs' feeds
+  std::vector<FeedCursor> cursors;            // how far it has come in hubs' feeds
   std::vector<Acknowledgement> acknowledged;  // as it remembers
   PeerClock clock;
   std::map<EntityNumber, uint64_t> entities;

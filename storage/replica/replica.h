@@ -210,6 +210,8 @@ class Replica {
   // knows writes under this one that are not ours, and stamps writes again that
   // are too far ahead.
   absl::StatusOr<JoinedHub> JoinHub(const PeerIdentity& hub, const WelcomeFacts& welcome);
+  // The hub's clock less this computer's, measured anew; stamps follow it.
+  absl::Status AdjustClock(int64_t offset_ms);
   // Reads a piece of this replica's feed for a peer. All that it tells is durable.
   absl::StatusOr<FeedPage> ReadFeed(const FeedRequest& request);
   // Reads records for a peer outside the feed. All that it tells is durable.

@@ -284,6 +284,15 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
   return accepted;
 }
 
+absl::Status Replica::AdjustClock(int64_t offset_ms) {
+  absl::MutexLock lock(&mutex_);
+  if (!options_.ahead_max_ms || options_.hub) return absl::OkStatus();
+  identity_.clock_offset_ms = offset_ms;
+  WriteBatch batch;
+  batch.Put(Table::kMeta, keys::kIdentity, EncodeIdentity());
+  return engine_.Write(batch);
+}
+
 absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const WelcomeFacts& welcome) {
   JoinedHub joined;
   std::vector<ChangeEvent> events;

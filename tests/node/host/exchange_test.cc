@@ -61,8 +61,7 @@ TEST_F(ExchangeTest, NothingTravelsTwice) {
 TEST_F(ExchangeTest, AFollowerIsWhereItsLeaderIsAndMovesWithIt) {
   ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "toronto"}, {kTextField, "n"}}).ok());
   ASSERT_TRUE(Sync(toronto, hq).ok());
-  ASSERT_TRUE(
-      toronto.Put(kReply1, {{kNoteField, kNote1.id.ToString()}, {kTextField, "r"}}).ok());
+  ASSERT_TRUE(toronto.Put(kReply1, {{kNoteField, kNote1.id.ToString()}, {kTextField, "r"}}).ok());
   ASSERT_TRUE(Sync(toronto, hq).ok());
   EXPECT_THAT(hq.Scopes(kReply1), UnorderedElementsAre(Scope::Chapter("toronto")));
   ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "italy"}}).ok());
@@ -154,8 +153,7 @@ TEST_F(ExchangeTest, ADropWaitsForWhatTheNodeHasNotSent) {
 }
 
 TEST_F(ExchangeTest, ARefusedWriteLeavesTheRecordAndIsListed) {
-  ASSERT_TRUE(
-      hq.Put(kNote1, {{kChapterField, "italy"}, {kTextField, "0"}, {kHqField, "hq"}}).ok());
+  ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "italy"}, {kTextField, "0"}, {kHqField, "hq"}}).ok());
   ASSERT_TRUE(Sync(italy, hq).ok());
   ASSERT_TRUE(italy.Put(kNote1, {{kHqField, "mine"}, {kTextField, "t"}}).ok());
   ASSERT_TRUE(italy.Put(kNote2, {{kChapterField, "italy"}, {kTextField, "other"}}).ok());
@@ -188,8 +186,8 @@ TEST_F(ExchangeTest, ARefusalSurvivesACutAtAnyMessage) {
     ASSERT_TRUE(Sync(node, hub).ok());
     ASSERT_TRUE(node.Put(kNote1, {{kHqField, "mine"}}).ok());
     {
-      Loopback loopback(*node.replica, TestConfig(node, true), *hub.replica,
-                        TestConfig(hub, false), ScopesOf(node));
+      Loopback loopback(*node.replica, TestConfig(node, true), *hub.replica, TestConfig(hub, false),
+                        ScopesOf(node));
       (void)loopback.Run(cut);
     }
     node.engine->Crash();
@@ -230,6 +228,17 @@ TEST_F(ExchangeTest, AClockTwoYearsAheadWinsNothingAndLosesNothing) {
   ASSERT_TRUE(Sync(italy, hq).ok());
   EXPECT_EQ(italy.Text(kNote1, kTextField), "3");
   EXPECT_THAT(italy.Get(kNote1).conflicts, IsEmpty());
+}
+
+TEST_F(ExchangeTest, AHeartbeatFollowsAHubWhoseClockWasSet) {
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  Loopback loopback(*italy.replica, TestConfig(italy, true), *hq.replica, TestConfig(hq, false),
+                    ScopesOf(italy));
+  ASSERT_TRUE(loopback.Run().ok());
+  hq.environment.now_ms += 20'000;
+  loopback.TickAcceptor();
+  ASSERT_TRUE(loopback.Run().ok());
+  EXPECT_NEAR(static_cast<double>(italy.replica->clock_offset_ms()), 20'000.0, 1.0);
 }
 
 TEST_F(ExchangeTest, ACopiedFolderWritesUnderANewIdAndLosesNothing) {
@@ -486,8 +495,8 @@ TEST_F(BadPeerTest, OneBadRecordIsRefusedByItself) {
   good.key = kNote1;
   storage::RecordUpdate update;
   const storage::Version version{storage::HybridTime::FromWall(1'700'000'000'000), {77}};
-  update.state.cells.push_back({{.field = kChapterField, .map_key = {}}, version, "a",
-                                Wire(kChapterField, "x"), {}});
+  update.state.cells.push_back(
+      {{.field = kChapterField, .map_key = {}}, version, "a", Wire(kChapterField, "x"), {}});
   update.state.seen.Advance(version);
   good.update = storage::EncodeUpdate(update);
   storage::FeedItem bad = good;

@@ -6,14 +6,14 @@
 #ifndef CHAPTERSYNC_TESTS_NODE_HOST_FEDERATION_H_
 #define CHAPTERSYNC_TESTS_NODE_HOST_FEDERATION_H_
 
-#include <gtest/gtest.h>
-
 #include <map>
 #include <memory>
 #include <optional>
 #include <set>
 #include <string>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "node/host/loopback.h"
 #include "storage/core/record_codec.h"
@@ -50,9 +50,9 @@ inline std::map<storage::EntityNumber, storage::EntityRule> TestRules() {
   storage::EntityRule note;
   note.fingerprint = 11;
   note.headquarters_fields = {kHqField};
-  note.scope.clauses.push_back({.kind = Kind::kGlobal,
-                                .when = storage::ScopeClause::Condition{
-                                    kChapterField, Wire(kChapterField, "everybody")}});
+  note.scope.clauses.push_back(
+      {.kind = Kind::kGlobal,
+       .when = storage::ScopeClause::Condition{kChapterField, Wire(kChapterField, "everybody")}});
   note.scope.clauses.push_back({.kind = Kind::kChapterField, .field = kChapterField});
   storage::EntityRule reply;
   reply.fingerprint = 12;
@@ -65,7 +65,9 @@ class TestEnvironment : public storage::Environment {
  public:
   explicit TestEnvironment(uint64_t seed) : state_(seed) {}
   uint64_t NowMs() override { return now_ms; }
-  uint64_t Random() override { return state_ = state_ * 6364136223846793005u + 1442695040888963407u; }
+  uint64_t Random() override {
+    return state_ = state_ * 6364136223846793005u + 1442695040888963407u;
+  }
   uint64_t now_ms = 1'700'000'000'000;
 
  private:
@@ -137,7 +139,8 @@ inline SessionConfig TestConfig(const Site& site, bool initiator) {
   SessionConfig config;
   config.initiator = initiator;
   config.hub = site.options.hub;
-  for (const auto& [entity, rule] : site.options.entities) config.entities[entity] = rule.fingerprint;
+  for (const auto& [entity, rule] : site.options.entities)
+    config.entities[entity] = rule.fingerprint;
   return config;
 }
 

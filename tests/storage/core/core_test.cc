@@ -2,10 +2,10 @@
 //
 // The pure core: clock arithmetic, ids, the record codec against hostile bytes,
 // the laws of the merge on random states, and scope rules.
+#include <random>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
-#include <random>
 
 #include "storage/core/clock.h"
 #include "storage/core/limits.h"
@@ -250,8 +250,8 @@ TEST(Codec, ACellThatWasNotSeenIsRefused) {
 }
 
 TEST(Codec, OverLimitsIsRefused) {
-  const auto decoded =
-      DecodeUpdate(EncodeUpdate({.state = OneCell({{5}, {1}}, std::string(kCellBytesMax + 1, 'x'))}));
+  const auto decoded = DecodeUpdate(
+      EncodeUpdate({.state = OneCell({{5}, {1}}, std::string(kCellBytesMax + 1, 'x'))}));
   EXPECT_FALSE(decoded.ok());
   EXPECT_FALSE(DecodeUpdate(std::string(kRecordBytesMax + 1, 'x')).ok());
 }

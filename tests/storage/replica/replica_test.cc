@@ -4,10 +4,10 @@
 // is refused changes nothing, and faults of the engine under it.
 #include "storage/replica/replica.h"
 
+#include <thread>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
-#include <thread>
 
 #include "storage/core/limits.h"
 #include "storage/engine/memory_engine.h"
@@ -129,8 +129,9 @@ TEST_F(ReplicaTest, ManyWritersAtOnceLoseNothingInACrash) {
 TEST_F(ReplicaTest, EachWriteOfABatchSucceedsOrFailsByItself) {
   ASSERT_TRUE(Write(Put(Key(1), 1, "x")).ok());
   ASSERT_TRUE(Write({.kind = LocalWrite::Kind::kDelete, .key = Key(1)}).ok());
-  auto results = replica_->Write({Put(Key(2), 1, "a"), Put(Key(1), 1, "deleted"),
-                                  Put(Key(2), 2, "b"), Put(Key(3), 1, std::string(kCellBytesMax + 1, 'x'))});
+  auto results =
+      replica_->Write({Put(Key(2), 1, "a"), Put(Key(1), 1, "deleted"), Put(Key(2), 2, "b"),
+                       Put(Key(3), 1, std::string(kCellBytesMax + 1, 'x'))});
   ASSERT_TRUE(results.ok());
   EXPECT_TRUE((*results)[0].status.ok() && (*results)[0].created);
   EXPECT_EQ((*results)[1].status.code(), absl::StatusCode::kFailedPrecondition);
@@ -201,9 +202,9 @@ TEST_F(ReplicaTest, ListenersHearOfDurableCommitsOnly) {
   ASSERT_TRUE(Write({.kind = LocalWrite::Kind::kDelete, .key = Key(1)}).ok());
   ASSERT_TRUE(Write({.kind = LocalWrite::Kind::kRestore, .key = Key(1)}).ok());
   ASSERT_TRUE(Write({.kind = LocalWrite::Kind::kErase, .key = Key(1)}).ok());
-  EXPECT_THAT(heard, testing::ElementsAre(ChangeKind::kCreated, ChangeKind::kChanged,
-                                          ChangeKind::kDeleted, ChangeKind::kRestored,
-                                          ChangeKind::kErased));
+  EXPECT_THAT(heard,
+              testing::ElementsAre(ChangeKind::kCreated, ChangeKind::kChanged, ChangeKind::kDeleted,
+                                   ChangeKind::kRestored, ChangeKind::kErased));
   engine_.FailNextSyncs(1, absl::DataLossError("fsync failed"));
   EXPECT_FALSE(Write(Put(Key(2), 1, "x")).ok());
   EXPECT_EQ(heard.size(), 5u);
