@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// status, nodes, and what chapters have beyond other nouns: add and invite.
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+
+#include "node/entity/cells.h"
+#include "node/entity/value.h"
+#include "storage/core/status.h"
+#include "tools/chapterctl/command.h"
+#include "tools/chapterctl/failure.h"
+#include "tools/chapterctl/json.h"
+
+namespace chaptersync::ctl {
+namespace {
+
+using Admin = v1::AdminService::Stub;
+using Records = v1::RecordsService::Stub;
+
+std::string YesNo(bool value) { return value ? "yes" : "no"; }
+
+absl::Status Status(Context& context) {
+  CHAPTER_ASSIGN_OR_RETURN(
+      const v1::GetStatusResponse status,
+      context.client.Call(context.client.admin(), &Admin::GetStatus, v1::GetStatusRequest()));
+  const Json json = StatusJson(status);
+  if (context.output.json()) {
+    context.output.Object(json);
+    return absl::OkStatus();
+  }
+  Table table(context.output, {"what", "value"}, Table::Rows::kWhole);
+  table.Row({"federation", status.federation()});
+  table.Row({"chapter", status.chapter()});
+  table.Row({"role", json["role"].get<std::string>()});
+  table.Row({"replica", status.replica()});
+  for (const auto& [noun, count] : json["records"].items()) table.Row({noun, JsonLine(count)});
+  table.Row({"open conflicts", absl::StrCat(status.conflicts_open())});
+  table.Row({"refused writes", absl::StrCat(status.refused())});
+  table.Row({"syncing", status.paused() ? "paused" : "on"});
+  for (const v1::PeerSummary& peer : status.peers()) {
+    const std::string last = peer.has_last_contact()
+                                 ? absl::StrCat("last heard of ", TimeText(peer.last_contact()))
+                                 : "never heard of";
+    table.Row({absl::StrCat("peer ", peer.peer()),
+               absl::StrCat(peer.connected() ? "connected, " : "not connected, ", last)});
+  }
+  table.Row({"version", status.version()});
+  table.Finish("");
+  return absl::OkStatus();
+}
+
+absl::Status Nodes(Context& context) {
+  CHAPTER_ASSIGN_OR_RETURN(
+      const v1::ListNodesResponse response,
+      context.client.Call(context.client.admin(), &Admin::ListNodes, v1::ListNodesRequest()));
+  Table table(context.output, {"id", "chapter", "name", "connected", "last_contact", "behind"});
+  for (const v1::EnrolledNode& node : response.nodes()) {
+    if (context.output.json()) {
+      context.output.Object(NodeJson(node));
+      continue;
+    }
+    table.Row({node.id(), node.chapter(), node.name(), YesNo(node.connected()),
+               node.has_last_contact() ? TimeText(node.last_contact()) : "never",
+               node.behind() < 0 ? "not known" : absl::StrCat(node.behind())});
+  }
+  if (!context.output.json()) table.Finish("no nodes");
+  return absl::OkStatus();
+}
+
+struct ChapterWords {
+  std::string id;
+  std::string name;
+  std::string country;
+  std::string valid;
+};
+
+absl::Status Add(Context& context, const node::EntityType& type, const ChapterWords& words) {
+  auto message = type.NewMessage();
+  const std::vector<std::pair<std::string, std::string>> values = {
+      {"handle", words.id}, {"names.en.text", words.name}, {"country", words.country}};
+  for (const auto& [field, value] : values) {
+    CHAPTER_RETURN_IF_ERROR(CheckUtf8(value));
+    CHAPTER_ASSIGN_OR_RETURN(const node::FieldPath path, node::ParsePath(type, field));
+    CHAPTER_RETURN_IF_ERROR(node::SetText(type, *message, path, value));
+  }
+  v1::CreateRecordRequest request;
+  request.set_noun(type.plural);
+  request.mutable_entity()->PackFrom(*message);
+  CHAPTER_ASSIGN_OR_RETURN(
+      const v1::CreateRecordResponse response,
+      context.client.Call(context.client.records(), &Records::CreateRecord, request));
+  if (context.output.json()) {
+    CHAPTER_ASSIGN_OR_RETURN(const Json json, RecordJson(response.record()));
+    context.output.Object(json);
+  } else {
+    context.output.Line(absl::StrCat("created chapter ", words.id));
+  }
+  return absl::OkStatus();
+}
+
+// The handle of the chapter that an id or a beginning of one names.
+absl::StatusOr<std::string> HandleOf(Context& context, const node::EntityType& type,
+                                     const std::string& id) {
+  v1::GetRecordRequest request;
+  CHAPTER_ASSIGN_OR_RETURN(*request.mutable_name(), context.client.ResolveName(type, id));
+  CHAPTER_ASSIGN_OR_RETURN(
+      const v1::GetRecordResponse response,
+      context.client.Call(context.client.records(), &Records::GetRecord, request));
+  CHAPTER_ASSIGN_OR_RETURN(const auto message, EntityOf(type, response.record()));
+  return message->GetReflection()->GetString(*message, type.name_field);
+}
+
+absl::Status Invite(Context& context, const node::EntityType& type, const ChapterWords& words) {
+  v1::CreateInvitationRequest request;
+  if (!words.valid.empty()) {
+    CHAPTER_ASSIGN_OR_RETURN(const absl::Duration valid, ParseDuration(words.valid));
+    request.mutable_valid()->set_seconds(absl::ToInt64Seconds(valid));
+  }
+  CHAPTER_RETURN_IF_ERROR(CheckUtf8(words.id));
+  request.set_chapter(words.id);
+  const auto invite = [&] {
+    return context.client.Call(context.client.admin(), &Admin::CreateInvitation, request);
+  };
+  auto response = invite();
+  if (absl::IsNotFound(response.status()) || absl::IsInvalidArgument(response.status())) {
+    const auto handle = HandleOf(context, type, words.id);
+    if (handle.ok() && *handle != words.id) {
+      request.set_chapter(*handle);
+      response = invite();
+    }
+  }
+  if (!response.ok()) return response.status();
+  std::string text = response->invitation();
+  if (context.output.json()) {
+    const Json json = Json::parse(text, nullptr, false);
+    if (!json.is_discarded()) text = JsonLine(json);
+  }
+  if (text.empty() || text.back() != '\n') text += '\n';
+  context.output.Raw(text);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void AddChapterCommands(CLI::App& noun, const node::EntityType& type, Action& action) {
+  const auto words = std::make_shared<ChapterWords>();
+  const node::EntityType* const t = &type;
+  CLI::App* add = noun.add_subcommand("add", "makes a chapter");
+  add->add_option("ID", words->id, "its name in the system: italy")->required();
+  add->add_option("--name", words->name, "its name for people")->required();
+  add->add_option("--country", words->country, "its country: IT")->required();
+  add->callback(
+      [=, &action] { action = [=](Context& context) { return Add(context, *t, *words); }; });
+  CLI::App* invite = noun.add_subcommand("invite", "prints an invitation for a computer");
+  invite->add_option("ID", words->id, "the chapter")->required();
+  invite->add_option("--valid", words->valid, "how long it holds: 7d, the default");
+  invite->callback(
+      [=, &action] { action = [=](Context& context) { return Invite(context, *t, *words); }; });
+}
+
+void AddAdminCommands(CLI::App& app, Action& action) {
+  app.add_subcommand("status", "who this is, what it holds, how fresh it is")->callback([&action] {
+    action = Status;
+  });
+  AddGroup(app, "nodes", "the computers of the chapters")
+      ->add_subcommand("list", "shows them")
+      ->callback([&action] { action = Nodes; });
+}
+
+}  // namespace chaptersync::ctl

@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// conflicts and refused: what needs an officer's decision, and the decision.
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+#include "node/entity/cells.h"
+#include "node/entity/value.h"
+#include "storage/core/status.h"
+#include "tools/chapterctl/command.h"
+#include "tools/chapterctl/failure.h"
+#include "tools/chapterctl/json.h"
+
+namespace chaptersync::ctl {
+namespace {
+
+using Conflicts = v1::ConflictsService::Stub;
+using Refused = v1::RefusedService::Stub;
+
+constexpr int kPageSize = 500;
+// Digits of a conflict's id that a table shows: enough to name it.
+constexpr size_t kIdDigits = 12;
+constexpr uint64_t kNumberMax = uint64_t{1} << 62;
+
+std::string Author(const v1::WriteInfo& write) {
+  return absl::StrCat(write.actor(), write.chapter().empty() ? "" : " at ", write.chapter());
+}
+
+std::string FieldText(const std::string& field) { return field.empty() ? "(record)" : field; }
+
+absl::Status ListConflicts(Context& context, const std::string& state) {
+  v1::ListConflictsRequest request;
+  if (state == "open") request.set_state(v1::CONFLICT_STATE_OPEN);
+  if (state == "settled") request.set_state(v1::CONFLICT_STATE_SETTLED);
+  request.set_page_size(kPageSize);
+  const bool csv = context.output.format() == Format::kCsv;
+  Table table(context.output, {"id", "noun", "record", "field", "state", "stands", "lost",
+                               "stands by", "lost by", "found"});
+  CHAPTER_RETURN_IF_ERROR(
+      (context.client.Pages<Conflicts, v1::ListConflictsRequest, v1::ListConflictsResponse>(
+          context.client.conflicts(), &Conflicts::ListConflicts, std::move(request),
+          [&](v1::ListConflictsResponse& page) -> absl::StatusOr<bool> {
+            for (const v1::Conflict& conflict : page.conflicts()) {
+              if (context.output.json()) {
+                context.output.Object(ConflictJson(conflict));
+                continue;
+              }
+              table.Row({csv ? conflict.id() : conflict.id().substr(0, kIdDigits), conflict.noun(),
+                         conflict.record(), FieldText(conflict.field()),
+                         conflict.state() == v1::CONFLICT_STATE_OPEN ? "open" : "settled",
+                         ValueText(conflict.current(), conflict.field()),
+                         ValueText(conflict.lost(), conflict.field()),
+                         Author(conflict.current_write()), Author(conflict.lost_write()),
+                         TimeText(conflict.found_at())});
+            }
+            return true;
+          })));
+  if (!context.output.json()) {
+    table.Finish(state == "all" ? "no conflicts" : absl::StrCat("no ", state, " conflicts"));
+  }
+  return absl::OkStatus();
+}
+
+void PrintConflict(Output& output, const v1::Conflict& conflict) {
+  if (output.json()) {
+    output.Object(ConflictJson(conflict));
+    return;
+  }
+  Table table(output, {"what", "value"}, Table::Rows::kWhole);
+  const auto write = [](const v1::WriteInfo& info) {
+    return absl::StrCat(Author(info), ", ", TimeText(info.time()));
+  };
+  table.Row({"conflict", conflict.id()});
+  table.Row({"record", absl::StrCat(conflict.noun(), "/", conflict.record())});
+  table.Row({"field", FieldText(conflict.field())});
+  table.Row({"stands", ValueText(conflict.current(), conflict.field())});
+  table.Row({"written by", write(conflict.current_write())});
+  table.Row({"lost", ValueText(conflict.lost(), conflict.field())});
+  table.Row({"written by", write(conflict.lost_write())});
+  table.Row({"found", TimeText(conflict.found_at())});
+  table.Row({"state", conflict.state() == v1::CONFLICT_STATE_OPEN ? "open" : "settled"});
+  for (const v1::Settlement& settlement : conflict.settled()) {
+    table.Row({"settled",
+               absl::StrCat(ChoiceText(settlement.choice()), " by ", write(settlement.write()))});
+  }
+  table.Finish("");
+}
+
+absl::StatusOr<v1::Conflict> GetConflict(Context& context, const std::string& id) {
+  v1::GetConflictRequest request;
+  CHAPTER_RETURN_IF_ERROR(CheckUtf8(id));
+  request.set_id(id);
+  CHAPTER_ASSIGN_OR_RETURN(
+      v1::GetConflictResponse response,
+      context.client.Call(context.client.conflicts(), &Conflicts::GetConflict, request));
+  return std::move(*response.mutable_conflict());
+}
+
+absl::Status Show(Context& context, const std::string& id) {
+  CHAPTER_ASSIGN_OR_RETURN(const v1::Conflict conflict, GetConflict(context, id));
+  PrintConflict(context.output, conflict);
+  return absl::OkStatus();
+}
+
+// A person's text as the JSON of the field that it is for.
+absl::StatusOr<google::protobuf::Value> ThirdValue(const v1::Conflict& conflict,
+                                                   const std::string& text) {
+  if (conflict.field().empty()) {
+    return absl::InvalidArgumentError(
+        "a deletion or restoration has no other value: --keep it or --take it back");
+  }
+  CHAPTER_RETURN_IF_ERROR(CheckUtf8(text));
+  CHAPTER_ASSIGN_OR_RETURN(const node::EntityType* const type,
+                           node::BuiltinEntities().GetByNoun(conflict.noun()));
+  CHAPTER_ASSIGN_OR_RETURN(const node::FieldPath path, node::ParsePath(*type, conflict.field()));
+  auto message = type->NewMessage();
+  CHAPTER_RETURN_IF_ERROR(node::SetText(*type, *message, path, text));
+  for (const storage::CellWrite& cell : node::Cut(*message)) {
+    if (cell.path == path.cell) return node::ToJsonValue(*type, cell.path, cell.value);
+  }
+  return node::ToJsonValue(*type, path.cell, std::nullopt);
+}
+
+struct SettleWords {
+  std::string id;
+  bool keep = false;
+  bool take = false;
+  std::string value;
+  bool has_value = false;
+};
+
+absl::Status Settle(Context& context, const SettleWords& words) {
+  if (static_cast<int>(words.keep) + static_cast<int>(words.take) +
+          static_cast<int>(words.has_value) !=
+      1) {
+    return UsageError("conflicts settle needs one of --keep, --take, --value VALUE");
+  }
+  v1::SettleConflictRequest request;
+  CHAPTER_RETURN_IF_ERROR(CheckUtf8(words.id));
+  request.set_id(words.id);
+  if (words.has_value) {
+    CHAPTER_ASSIGN_OR_RETURN(const v1::Conflict conflict, GetConflict(context, words.id));
+    CHAPTER_ASSIGN_OR_RETURN(*request.mutable_value(), ThirdValue(conflict, words.value));
+    request.set_id(conflict.id());
+    request.set_choice(v1::SETTLEMENT_CHOICE_VALUE);
+  } else {
+    request.set_choice(words.keep ? v1::SETTLEMENT_CHOICE_KEEP : v1::SETTLEMENT_CHOICE_TAKE);
+  }
+  CHAPTER_ASSIGN_OR_RETURN(
+      const v1::SettleConflictResponse response,
+      context.client.Call(context.client.conflicts(), &Conflicts::SettleConflict, request));
+  if (context.output.json()) {
+    PrintConflict(context.output, response.conflict());
+  } else {
+    context.output.Line(absl::StrCat("settled ", response.conflict().id()));
+  }
+  return absl::OkStatus();
+}
+
+// --- Refused writes ---
+
+void PrintRefused(Table& table, const v1::RefusedWrite& refused) {
+  table.Row({absl::StrCat(refused.number()), refused.noun(), refused.record(),
+             JsonLine(RefusedJson(refused)["fields"]), refused.reason(),
+             TimeText(refused.written_at())});
+}
+
+absl::Status ListRefused(Context& context) {
+  v1::ListRefusedRequest request;
+  request.set_page_size(kPageSize);
+  Table table(context.output, {"number", "noun", "record", "fields", "reason", "written_at"});
+  CHAPTER_RETURN_IF_ERROR(
+      (context.client.Pages<Refused, v1::ListRefusedRequest, v1::ListRefusedResponse>(
+          context.client.refused(), &Refused::ListRefused, std::move(request),
+          [&](v1::ListRefusedResponse& page) -> absl::StatusOr<bool> {
+            for (const v1::RefusedWrite& refused : page.refused()) {
+              if (context.output.json()) {
+                context.output.Object(RefusedJson(refused));
+              } else {
+                PrintRefused(table, refused);
+              }
+            }
+            return true;
+          })));
+  if (!context.output.json()) table.Finish("no refused writes");
+  return absl::OkStatus();
+}
+
+absl::Status ShowRefused(Context& context, uint64_t number) {
+  v1::GetRefusedRequest request;
+  request.set_number(number);
+  CHAPTER_ASSIGN_OR_RETURN(
+      const v1::GetRefusedResponse response,
+      context.client.Call(context.client.refused(), &Refused::GetRefused, request));
+  const v1::RefusedWrite& refused = response.refused();
+  if (context.output.json()) {
+    context.output.Object(RefusedJson(refused));
+    return absl::OkStatus();
+  }
+  Table table(context.output, {"what", "value"}, Table::Rows::kWhole);
+  table.Row({"number", absl::StrCat(refused.number())});
+  table.Row({"record", absl::StrCat(refused.noun(), "/", refused.record())});
+  for (const auto& [field, value] : RefusedJson(refused)["fields"].items()) {
+    table.Row({FieldText(field), value.is_string() ? value.get<std::string>() : JsonLine(value)});
+  }
+  table.Row({"reason", refused.reason()});
+  table.Row({"written at", TimeText(refused.written_at())});
+  table.Finish("");
+  return absl::OkStatus();
+}
+
+// Retry and drop: both take a write off the list.
+template <typename Request, typename Response>
+absl::Status TakeOff(Context& context, uint64_t number, const std::string& done,
+                     grpc::Status (Refused::*method)(grpc::ClientContext*, const Request&,
+                                                     Response*)) {
+  Request request;
+  request.set_number(number);
+  CHAPTER_RETURN_IF_ERROR(context.client.Call(context.client.refused(), method, request).status());
+  if (context.output.json()) {
+    context.output.Object(Json{{"number", number}, {"state", done}});
+  } else {
+    context.output.Line(absl::StrCat(done, " ", number));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void AddConflictCommands(CLI::App& app, Action& action) {
+  CLI::App* group = AddGroup(app, "conflicts", "what lost without having been seen");
+  const auto state = std::make_shared<std::string>("open");
+  CLI::App* list = group->add_subcommand("list", "shows conflicts");
+  list->add_option("--state", *state, "open (the default), settled or all")
+      ->check(CLI::IsMember({"open", "settled", "all"}));
+  list->callback(
+      [=, &action] { action = [=](Context& context) { return ListConflicts(context, *state); }; });
+
+  const auto words = std::make_shared<SettleWords>();
+  const auto with_id = [words](CLI::App* command) {
+    command->add_option("CONFLICT", words->id, "a conflict's id, or a beginning of it")->required();
+    return command;
+  };
+  with_id(group->add_subcommand("show", "shows one conflict"))->callback([=, &action] {
+    action = [=](Context& context) { return Show(context, words->id); };
+  });
+  CLI::App* settle = with_id(group->add_subcommand("settle", "settles a conflict"));
+  settle->add_flag("--keep", words->keep, "what stands stays");
+  settle->add_flag("--take", words->take, "what lost is written again");
+  CLI::Option* value = settle->add_option("--value", words->value, "this is written");
+  settle->callback([=, &action] {
+    words->has_value = value->count() > 0;
+    action = [=](Context& context) { return Settle(context, *words); };
+  });
+}
+
+void AddRefusedCommands(CLI::App& app, Action& action) {
+  CLI::App* group = AddGroup(app, "refused", "writes that the hub did not take");
+  const auto number = std::make_shared<uint64_t>(0);
+  const auto add = [=, &action](const char* name, const char* description, Action run) {
+    CLI::App* command = group->add_subcommand(name, description);
+    command->add_option("N", *number, "a refused write's number")
+        ->required()
+        ->check(CLI::Range(uint64_t{1}, kNumberMax));
+    command->callback([&action, run = std::move(run)] { action = run; });
+  };
+  group->add_subcommand("list", "shows refused writes")->callback([&action] {
+    action = ListRefused;
+  });
+  add("show", "shows one", [=](Context& context) { return ShowRefused(context, *number); });
+  add("retry", "writes it again", [=](Context& context) {
+    return TakeOff(context, *number, "retried", &Refused::RetryRefused);
+  });
+  add("drop", "takes it off the list", [=](Context& context) {
+    return TakeOff(context, *number, "dropped", &Refused::DropRefused);
+  });
+}
+
+}  // namespace chaptersync::ctl
