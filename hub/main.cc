@@ -6,8 +6,10 @@
 
 #include <google/protobuf/util/json_util.h>
 
+#include <chrono>
 #include <cstdio>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "hub/enrolment.h"
 #include "hub/sync_server.h"
@@ -21,7 +23,8 @@ namespace chaptersync::hub {
 namespace {
 
 constexpr char kProgram[] = "chapter-hub";
-constexpr absl::Duration kSessionGrace = absl::Seconds(3);
+constexpr absl::Duration kSessionGrace = absl::Milliseconds(2500);
+constexpr std::chrono::milliseconds kServerGrace{500};
 constexpr size_t kFederationBytesMax = 256;
 
 struct Options {
@@ -106,6 +109,8 @@ absl::Status ServeOpened(const Options& options, const node::DataFolder& folder,
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
                              node::kKeepaliveTimeMsMin);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, node::kConnectionIdleMsMax);
+  builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS,
+                             static_cast<int>(node::kHandshakeMsMax));
   builder.RegisterService(&enrolment_server);
   builder.RegisterService(&sync_server);
   std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
@@ -113,6 +118,12 @@ absl::Status ServeOpened(const Options& options, const node::DataFolder& folder,
     return absl::FailedPreconditionError(
         absl::StrCat("cannot listen on ", resolved.front().ToString(), ": the port is in use"));
   }
+  // Streams may be open from here on; gRPC's own end would wait for them for ever.
+  const absl::Cleanup end = [&] {
+    if (!sync_server.Stop(kSessionGrace)) spdlog::warn("some sessions did not end in time");
+    server->Shutdown(std::chrono::system_clock::now() + kServerGrace);
+    server->Wait();
+  };
   node::ResolvedAddress bound = resolved.front();
   bound.port = static_cast<uint16_t>(port);
   std::string advertise = bound.ToString();
@@ -132,11 +143,8 @@ absl::Status ServeOpened(const Options& options, const node::DataFolder& folder,
   std::fflush(stdout);
   node::WaitForSignal();
   spdlog::info("ending");
+  node::EndWithin(opened.lost() ? node::kExitFailed : node::kExitDone);
   folder.RemoveEndpoints();
-  local.Stop();
-  if (!sync_server.Stop(kSessionGrace)) spdlog::warn("some sessions did not end in time");
-  server->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(1));
-  server->Wait();
   return absl::OkStatus();
 }
 

@@ -30,12 +30,14 @@ class Daemon:
         self.command = command
         self.data = data
         self.log = log
+        self.environment: Dict[str, str] = {}  # beyond this process's own
         self.process: Optional[subprocess.Popen[bytes]] = None
 
     def start(self) -> None:
         """Starts it and returns once it says `ready`. Raises Failure with the end of its log."""
         with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=log)
+            self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=log,
+                                            env={**os.environ, **self.environment})
         assert self.process.stdout is not None
         end = time.monotonic() + READY_SECONDS
         said = b""

@@ -12,11 +12,15 @@
 #include <chrono>
 #include <csignal>
 #include <cstdio>
+#include <istream>
+#include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "node/daemon/engine_watch.h"
 #include "node/entity/registry.h"
+#include "node/sync/waker.h"
 #include "storage/core/status.h"
 #include "storage/engine/rocksdb_engine.h"
 #include "storage/replica/keys.h"
@@ -29,6 +33,36 @@ constexpr char kMarkerSetting[] = "folder.marker";
 constexpr int kLocalMessageBytesMax = 64 << 20;
 // For calls under way when the server stops.
 constexpr std::chrono::seconds kLocalGrace{1};
+
+// From the signal to the end, in milliseconds.
+constexpr int64_t kEndMsMax = 4'500;
+
+// Options at the top of the file are those of the subcommand that was chosen.
+class FlatToml final : public CLI::ConfigBase {
+ public:
+  explicit FlatToml(const CLI::App& app) : app_(app) {}
+
+  std::vector<CLI::ConfigItem> from_config(std::istream& input) const override {
+    std::vector<CLI::ConfigItem> found;
+    for (CLI::ConfigItem& item : CLI::ConfigBase::from_config(input)) {
+      if (item.parents.empty() && item.name != "++" && item.name != "--") {
+        const std::string option = "--" + item.name;
+        bool known = false;  // to some subcommand
+        for (const CLI::App* command : app_.get_subcommands(nullptr)) {
+          if (command->get_option_no_throw(option) == nullptr) continue;
+          known = true;
+          if (command->parsed()) item.parents = {command->get_name()};
+        }
+        if (known && item.parents.empty()) continue;
+      }
+      found.push_back(std::move(item));
+    }
+    return found;
+  }
+
+ private:
+  const CLI::App& app_;
+};
 
 sigset_t EndSignals() {
   sigset_t set;
@@ -74,6 +108,14 @@ void WaitForSignal() {
   CHAPTER_CHECK(sigwait(&set, &number) == 0);
 }
 
+void EndWithin(int code) {
+  std::thread([code] {
+    Waker().WaitFor(kEndMsMax);
+    spdlog::warn("not all has ended in time; the program ends all the same");
+    _exit(code);
+  }).detach();
+}
+
 void PrepareLog() {
   auto logger = spdlog::stderr_logger_mt("chaptersync");
   logger->set_pattern("%Y-%m-%dT%H:%M:%S.%e%z %l %v");
@@ -83,6 +125,8 @@ void PrepareLog() {
 
 void AddConfiguration(CLI::App& app) {
   app.set_config("--config", "", "options from a TOML file", false)->envname("CHAPTER_CONFIG");
+  app.config_formatter(std::make_shared<FlatToml>(app));
+  app.allow_config_extras(CLI::config_extras_mode::error);
   app.require_subcommand(1);
   app.fallthrough();
 }

@@ -49,11 +49,17 @@ void PrepareSignals();
 // Waits for SIGTERM or SIGINT.
 void WaitForSignal();
 
+// Ends the process with `code` if that has not happened after a few seconds: a
+// client or a disk that does not answer must not hold up a stop. All that was
+// acknowledged is durable already.
+void EndWithin(int code);
+
 // One line per event on standard error.
 void PrepareLog();
 
 // Options from a TOML file (--config) and from the environment (CHAPTER_…), for
-// a program and all of its subcommands.
+// a program and all of its subcommands. In the file options stand at the top, or
+// in a table named as the subcommand.
 void AddConfiguration(CLI::App& app);
 // Parses; an exit code where the program is to end now.
 std::optional<int> Parse(CLI::App& app, int argc, char** argv);

@@ -118,6 +118,7 @@ absl::Status Serve(const Options& options) {
     std::fflush(stdout);
     WaitForSignal();
     spdlog::info("ending");
+    EndWithin(opened->lost() ? kExitFailed : kExitDone);
     folder.RemoveEndpoints();
     local.Stop();
     client.Stop();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The small grammars that commands share.
+// The small grammars that commands share: groups of commands, FIELD=VALUE,
+// lengths of time.
 #include "tools/chapterctl/command.h"
 
 #include <cstdint>

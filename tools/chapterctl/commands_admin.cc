@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// status, nodes, and what chapters have beyond other nouns: add and invite.
+// status, nodes, and what chapters have beyond other nouns: add and invite. Who
+// may do what is for the daemon to say.
 #include <map>
 #include <memory>
 #include <string>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// conflicts and refused: what needs an officer's decision, and the decision.
+// conflicts and refused: what needs an officer's decision, and the decision. A
+// third value is typed as a field's value is, and sent as JSON.
 #include <cstdint>
 #include <memory>
 #include <string>

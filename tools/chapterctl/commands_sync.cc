@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// sync: how the replica stands with its peers, and steering it.
+// sync: how the replica stands with its peers, and steering it. Waiting is the
+// daemon's; here is only for how long.
 #include <memory>
 #include <string>
 #include <vector>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Walks the set fields of a message; their text is the entity layer's.
+// Walks the set fields of a message; their text is the entity layer's, so that
+// it can be read back.
 #include "tools/chapterctl/flatten.h"
 
 #include <cstdint>

@@ -1,0 +1,372 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the daemons share: options from the command line, a file and the
+// environment; a disk that fails; scrubbing after drops; the services that show
+// and steer syncing.
+#include "node/daemon/daemon.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "node/daemon/engine_watch.h"
+#include "storage/engine/memory_engine.h"
+#include "tests/node/sync/sync_fixture.h"
+
+namespace chaptersync::node {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+class OptionsTest : public testing::Test {
+ protected:
+  OptionsTest() {
+    file_ = testing::TempDir() + "daemon_test_" + std::to_string(getpid()) + ".toml";
+    unsetenv("CHAPTER_DATA");
+    unsetenv("CHAPTER_LISTEN");
+  }
+  ~OptionsTest() override {
+    unlink(file_.c_str());
+    unsetenv("CHAPTER_DATA");
+    unsetenv("CHAPTER_LISTEN");
+  }
+
+  // As a daemon with two commands does it.
+  std::optional<int> ParseWith(std::vector<std::string> arguments) {
+    data_.clear();
+    listen_.clear();
+    CLI::App app("a daemon", "chapter-test");
+    AddConfiguration(app);
+    CLI::App* init = app.add_subcommand("init", "");
+    init->add_option("--data", data_)->required()->envname("CHAPTER_DATA");
+    std::string name;
+    init->add_option("--name", name);
+    CLI::App* serve = app.add_subcommand("serve", "");
+    serve->add_option("--data", data_)->required()->envname("CHAPTER_DATA");
+    serve->add_option("--listen", listen_)->envname("CHAPTER_LISTEN");
+    arguments.insert(arguments.begin(), "chapter-test");
+    std::vector<char*> argv;
+    for (std::string& argument : arguments) argv.push_back(argument.data());
+    return Parse(app, static_cast<int>(argv.size()), argv.data());
+  }
+  void WriteFile(const std::string& text) { std::ofstream(file_) << text; }
+
+  std::string file_;
+  std::string data_;
+  std::string listen_;
+};
+
+TEST_F(OptionsTest, ComeFromTheCommandLine) {
+  EXPECT_EQ(ParseWith({"serve", "--data", "d", "--listen", "l"}), std::nullopt);
+  EXPECT_EQ(data_, "d");
+  EXPECT_EQ(listen_, "l");
+}
+
+TEST_F(OptionsTest, ComeFromTheTopOfAFile) {
+  // Those of the other command do not disturb.
+  WriteFile("data = \"d\"\nlisten = \"127.0.0.1:1\"\nname = \"n\"\n");
+  EXPECT_EQ(ParseWith({"serve", "--config", file_}), std::nullopt);
+  EXPECT_EQ(data_, "d");
+  EXPECT_EQ(listen_, "127.0.0.1:1");
+  EXPECT_EQ(ParseWith({"--config", file_, "init"}), std::nullopt);
+  EXPECT_EQ(data_, "d");
+}
+
+TEST_F(OptionsTest, ComeFromATableOfAFile) {
+  WriteFile("[serve]\ndata = \"d\"\nlisten = \"l\"\n");
+  EXPECT_EQ(ParseWith({"serve", "--config", file_}), std::nullopt);
+  EXPECT_EQ(data_, "d");
+  EXPECT_EQ(listen_, "l");
+}
+
+TEST_F(OptionsTest, ComeFromTheEnvironment) {
+  setenv("CHAPTER_DATA", "d", 1);
+  setenv("CHAPTER_LISTEN", "l", 1);
+  EXPECT_EQ(ParseWith({"serve"}), std::nullopt);
+  EXPECT_EQ(data_, "d");
+  EXPECT_EQ(listen_, "l");
+}
+
+TEST_F(OptionsTest, TheCommandLineWins) {
+  WriteFile("data = \"file\"\n");
+  setenv("CHAPTER_DATA", "environment", 1);
+  EXPECT_EQ(ParseWith({"serve", "--config", file_, "--data", "line"}), std::nullopt);
+  EXPECT_EQ(data_, "line");
+}
+
+TEST_F(OptionsTest, WhatIsWrongEndsWithUsage) {
+  EXPECT_EQ(ParseWith({}), kExitUsage);
+  EXPECT_EQ(ParseWith({"serve"}), kExitUsage);
+  EXPECT_EQ(ParseWith({"serve", "--data", "d", "--metrics", "127.0.0.1:1"}), kExitUsage);
+  EXPECT_EQ(ParseWith({"serve", "--data", "d", "--config", "/nowhere.toml"}), kExitUsage);
+  WriteFile("dada = \"d\"\n");
+  EXPECT_EQ(ParseWith({"serve", "--data", "d", "--config", file_}), kExitUsage);
+  WriteFile("this is no TOML");
+  EXPECT_EQ(ParseWith({"serve", "--data", "d", "--config", file_}), kExitUsage);
+  EXPECT_EQ(ParseWith({"--help"}), kExitDone);
+}
+
+TEST(EngineWatchTest, ReportsLostDataAndNothingElse) {
+  auto memory = std::make_unique<storage::MemoryEngine>();
+  storage::MemoryEngine& engine = *memory;
+  int lost = 0;
+  EngineWatch watch(std::move(memory), [&](const absl::Status&) { ++lost; });
+  storage::WriteBatch batch;
+  batch.Put(storage::Table::kMeta, "key", "value");
+  EXPECT_TRUE(watch.Write(batch).ok());
+  EXPECT_TRUE(watch.Sync().ok());
+  EXPECT_EQ(*watch.Get(storage::Table::kMeta, "key"), "value");
+  engine.FailNextWrites(1, absl::ResourceExhaustedError("full"));
+  EXPECT_FALSE(watch.Write(batch).ok());
+  EXPECT_EQ(lost, 0);
+  engine.FailNextSyncs(1, absl::DataLossError("fsync failed"));
+  EXPECT_FALSE(watch.Sync().ok());
+  EXPECT_EQ(lost, 1);
+  EXPECT_FALSE(watch.Write(batch).ok());
+  EXPECT_EQ(lost, 2);
+}
+
+TEST(ScrubberTest, ScrubsAfterAnErasureAndOnlyThen) {
+  Site hub("", 1);
+  Scrubber scrubber(*hub.replica, 1);
+  ASSERT_TRUE(hub.Put(1, "italy", "secret").ok());
+  EXPECT_EQ(scrubber.scrubs(), 0u);
+  ASSERT_TRUE(hub.replica
+                  ->Write({{.kind = storage::LocalWrite::Kind::kErase,
+                            .key = NoteKey(1),
+                            .actor = "hq"}})
+                  ->front()
+                  .status.ok());
+  EXPECT_TRUE(Eventually([&] { return scrubber.scrubs() == 1; }));
+}
+
+TEST(ScrubberTest, EndsWhileItWaits) {
+  Site hub("", 1);
+  Scrubber scrubber(*hub.replica, 3'600'000);
+  ASSERT_TRUE(hub.Put(1, "italy", "secret").ok());
+  ASSERT_TRUE(hub.replica
+                  ->Write({{.kind = storage::LocalWrite::Kind::kErase,
+                            .key = NoteKey(1),
+                            .actor = "hq"}})
+                  ->front()
+                  .status.ok());
+}
+
+// Peers as a test says.
+class FakePeers final : public Peers {
+ public:
+  std::vector<PeerState> List() override { return states; }
+  bool paused() const override { return is_paused; }
+  absl::Status Pause() override {
+    is_paused = true;
+    return absl::OkStatus();
+  }
+  absl::Status Resume() override {
+    is_paused = false;
+    return absl::OkStatus();
+  }
+  absl::StatusOr<SyncNowResult> SyncNow(std::optional<int64_t> timeout_ms,
+                                        const std::function<bool()>& cancelled) override {
+    timeout = timeout_ms;
+    // A caller that waits without an end.
+    if (wait) {
+      EXPECT_TRUE(Eventually(cancelled));
+      return absl::CancelledError("gone");
+    }
+    return now;
+  }
+
+  std::vector<PeerState> states;
+  bool is_paused = false;
+  bool wait = false;
+  std::optional<int64_t> timeout;
+  absl::StatusOr<SyncNowResult> now = SyncNowResult{};
+};
+
+class FakeRoster final : public Roster {
+ public:
+  absl::StatusOr<std::string> Invite(const std::string& chapter,
+                                     std::optional<int64_t> valid_seconds) override {
+    if (chapter != "italy") return absl::NotFoundError("there is no chapter '" + chapter + "'");
+    return valid_seconds ? std::to_string(*valid_seconds) : "default";
+  }
+  absl::StatusOr<std::vector<Node>> ListNodes() override { return nodes; }
+  std::vector<Node> nodes;
+};
+
+// The services on a socket, as the daemons serve them.
+class LocalServerTest : public testing::Test {
+ protected:
+  void Serve(Roster* roster) {
+    socket_ = testing::TempDir() + "local_" + std::to_string(getpid()) + ".socket";
+    local_ = std::make_unique<LocalServer>(*site_.replica, site_.environment, peers_, roster,
+                                           "Federation");
+    ASSERT_TRUE(local_->Start(socket_).ok());
+    channel_ = grpc::CreateChannel("unix:" + socket_, grpc::InsecureChannelCredentials());
+    sync_ = v1::SyncService::NewStub(channel_);
+    admin_ = v1::AdminService::NewStub(channel_);
+  }
+
+  PeerState State() {
+    PeerState state;
+    state.name = "italy/desk";
+    state.node.bytes[3] = 9;
+    state.replica = {77};
+    state.connected = true;
+    state.last_contact_ms = 1'700'000'000'123;
+    state.scopes = {{storage::Scope::Chapter("italy"), storage::Sequence{0}, true},
+                    {storage::Scope::All(), storage::Sequence{0}, std::nullopt}};
+    state.held_back = {kNote};
+    return state;
+  }
+
+  Site site_{"", 1};
+  FakePeers peers_;
+  FakeRoster roster_;
+  std::string socket_;
+  std::unique_ptr<LocalServer> local_;
+  std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<v1::SyncService::Stub> sync_;
+  std::unique_ptr<v1::AdminService::Stub> admin_;
+};
+
+TEST_F(LocalServerTest, ShowsHowItStandsWithItsPeers) {
+  Serve(&roster_);
+  ASSERT_TRUE(site_.Put(1, "italy", "one").ok());
+  ASSERT_TRUE(site_.Put(2, "italy", "two").ok());
+  peers_.states = {State()};
+  grpc::ClientContext context;
+  v1::GetSyncStatusResponse response;
+  ASSERT_TRUE(sync_->GetSyncStatus(&context, {}, &response).ok());
+  ASSERT_EQ(response.peers_size(), 2);
+  const v1::PeerScope& italy = response.peers(0);
+  EXPECT_EQ(italy.peer(), "italy/desk");
+  EXPECT_EQ(italy.scope(), "chapter/italy");
+  EXPECT_TRUE(italy.connected());
+  EXPECT_EQ(italy.unsent(), 2);
+  EXPECT_EQ(italy.behind(), 0);
+  EXPECT_EQ(italy.last_contact().seconds(), 1'700'000'000);
+  EXPECT_EQ(italy.held_back_size(), 0);
+  EXPECT_EQ(response.peers(1).scope(), "*");
+  EXPECT_THAT(response.peers(1).held_back(), ElementsAre("entity 9001: until the hub knows them"));
+}
+
+TEST_F(LocalServerTest, PausesAndResumes) {
+  Serve(nullptr);
+  {
+    grpc::ClientContext context;
+    v1::PauseSyncResponse response;
+    EXPECT_TRUE(sync_->PauseSync(&context, {}, &response).ok());
+  }
+  EXPECT_TRUE(peers_.is_paused);
+  {
+    grpc::ClientContext context;
+    v1::GetSyncStatusResponse response;
+    EXPECT_TRUE(sync_->GetSyncStatus(&context, {}, &response).ok());
+    EXPECT_TRUE(response.paused());
+  }
+  grpc::ClientContext context;
+  v1::ResumeSyncResponse response;
+  EXPECT_TRUE(sync_->ResumeSync(&context, {}, &response).ok());
+  EXPECT_FALSE(peers_.is_paused);
+}
+
+TEST_F(LocalServerTest, SyncNowKeepsTheCallersDeadlineAndReportsWhyNot) {
+  Serve(nullptr);
+  {
+    grpc::ClientContext context;
+    v1::SyncNowResponse response;
+    EXPECT_TRUE(sync_->SyncNow(&context, {}, &response).ok());
+    EXPECT_EQ(peers_.timeout, std::nullopt);
+  }
+  peers_.now = absl::DeadlineExceededError("nobody answers");
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
+  v1::SyncNowResponse response;
+  const grpc::Status status = sync_->SyncNow(&context, {}, &response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_EQ(status.error_message(), "nobody answers");
+  ASSERT_TRUE(peers_.timeout.has_value());
+  EXPECT_LT(*peers_.timeout, 60'000);
+}
+
+TEST_F(LocalServerTest, EndsInSpiteOfCallersThatWait) {
+  Serve(nullptr);
+  peers_.wait = true;
+  grpc::Status status;
+  std::thread caller([&] {
+    grpc::ClientContext context;
+    v1::SyncNowResponse response;
+    status = sync_->SyncNow(&context, {}, &response);
+  });
+  v1::GetStatusResponse ignored;
+  grpc::ClientContext context;
+  EXPECT_TRUE(admin_->GetStatus(&context, {}, &ignored).ok());
+  local_->Stop();
+  caller.join();
+  EXPECT_FALSE(status.ok());
+}
+
+TEST_F(LocalServerTest, SaysWhoItIsAndWhatItHolds) {
+  Serve(&roster_);
+  ASSERT_TRUE(site_.Put(1, "italy", "one").ok());
+  peers_.states = {State()};
+  grpc::ClientContext context;
+  v1::GetStatusResponse response;
+  ASSERT_TRUE(admin_->GetStatus(&context, {}, &response).ok());
+  EXPECT_EQ(response.replica(), storage::ToHex(site_.replica->replica_id().value));
+  EXPECT_EQ(response.chapter(), "hq");
+  EXPECT_EQ(response.role(), v1::REPLICA_ROLE_HUB);
+  EXPECT_EQ(response.records().at("entity 9001"), 1u);
+  EXPECT_EQ(response.federation(), "Federation");
+  EXPECT_EQ(response.version(), ProgramVersion());
+  ASSERT_EQ(response.peers_size(), 1);
+  EXPECT_EQ(response.peers(0).peer(), "italy/desk");
+}
+
+TEST_F(LocalServerTest, InvitesAndListsNodesAtAHub) {
+  Serve(&roster_);
+  ASSERT_TRUE(site_.Put(1, "italy", "one").ok());
+  const auto invite = [&](const std::string& chapter, std::optional<int64_t> seconds) {
+    grpc::ClientContext context;
+    v1::CreateInvitationRequest request;
+    request.set_chapter(chapter);
+    if (seconds) request.mutable_valid()->set_seconds(*seconds);
+    v1::CreateInvitationResponse response;
+    const grpc::Status status = admin_->CreateInvitation(&context, request, &response);
+    return status.ok() ? response.invitation() : status.error_message();
+  };
+  EXPECT_EQ(invite("italy", std::nullopt), "default");
+  EXPECT_EQ(invite("italy", 60), "60");
+  EXPECT_EQ(invite("atlantis", 60), "there is no chapter 'atlantis'");
+  peers_.states = {State()};
+  roster_.nodes = {{peers_.states[0].node, "italy", "desk"}, {{}, "toronto", "new"}};
+  grpc::ClientContext context;
+  v1::ListNodesResponse response;
+  ASSERT_TRUE(admin_->ListNodes(&context, {}, &response).ok());
+  ASSERT_EQ(response.nodes_size(), 2);
+  EXPECT_EQ(response.nodes(0).id(), peers_.states[0].node.ToString());
+  EXPECT_TRUE(response.nodes(0).connected());
+  EXPECT_EQ(response.nodes(0).behind(), 2);  // in its chapter's feed, and in that of all
+  EXPECT_EQ(response.nodes(1).name(), "new");
+  EXPECT_EQ(response.nodes(1).behind(), -1);
+}
+
+TEST_F(LocalServerTest, ANodeHasNoRoster) {
+  Serve(nullptr);
+  grpc::ClientContext context;
+  v1::CreateInvitationResponse response;
+  const grpc::Status status = admin_->CreateInvitation(&context, {}, &response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_THAT(status.error_message(), HasSubstr("this is a node"));
+}
+
+}  // namespace
+}  // namespace chaptersync::node

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Addresses as people write them, and which of them stay on this machine.
+#include "node/sync/address.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace chaptersync::node {
+namespace {
+
+using testing::HasSubstr;
+
+TEST(AddressTest, ParsesWhatItPrints) {
+  for (const char* text : {"127.0.0.1:7443", "[::1]:0", "hub.example.org:65535"}) {
+    const auto address = ParseAddress(text);
+    ASSERT_TRUE(address.ok()) << address.status();
+    EXPECT_EQ(address->ToString(), text);
+  }
+}
+
+TEST(AddressTest, RefusesWhatIsNone) {
+  for (const char* text : {"", ":", ":1", "host", "host:", "host:x", "host:65536", "host:-1",
+                           "host:1x", "::1:7443", "[]:1", "a b:1", "http://host:1"}) {
+    const auto address = ParseAddress(text);
+    ASSERT_FALSE(address.ok()) << text;
+    EXPECT_EQ(address.status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(address.status().ToString(), HasSubstr(text));
+  }
+}
+
+TEST(AddressTest, OnlyLoopbackIsAllowed) {
+  for (const char* host : {"127.0.0.1", "127.1.2.3", "::1"}) {
+    const auto resolved = ResolveLoopback({host, 1});
+    ASSERT_TRUE(resolved.ok()) << resolved.status();
+    EXPECT_EQ(resolved->front().ip, host);
+  }
+  for (const char* host : {"192.0.2.1", "0.0.0.0", "::", "2001:db8::1", "::ffff:127.0.0.1"}) {
+    const auto resolved = ResolveLoopback({host, 1});
+    ASSERT_FALSE(resolved.ok()) << host;
+    EXPECT_EQ(resolved.status().code(), absl::StatusCode::kFailedPrecondition);
+    EXPECT_THAT(resolved.status().ToString(), HasSubstr(host));
+  }
+}
+
+TEST(AddressTest, AFreePortIsFree) {
+  EXPECT_TRUE(CheckListen({"127.0.0.1", 0, false, true}).ok());
+}
+
+}  // namespace
+}  // namespace chaptersync::node
