@@ -203,7 +203,6 @@ void Session::On(const PeerAccepted& event) {
   if (!accepted.refused.empty()) {
     // Told before, perhaps into a stream that was cut: until the node asks for
     // these records it has not noted the refusals.
-    stored_scope_ = Scope::All();
     stored_refused_ = accepted.refused;
     SendStored();
   }
@@ -337,7 +336,7 @@ void Session::TakeChanges(const v1::Changes& changes) {
   storage::ApplyRequest request{.peer = peer_,
                                 .records = *std::move(records),
                                 .left = {},
-                                .cursor = {},
+                                .cursors = {},
                                 .peer_has = PeerHas()};
   counts_.records_received += request.records.size();
   stored_refused_.clear();
@@ -347,14 +346,13 @@ void Session::TakeChanges(const v1::Changes& changes) {
     std::set<RecordKey> resolved;
     for (storage::InboundRecord& record : request.records) {
       record.sequence = {};
-      resolved.insert(record.key);
+      if (!storage::IsPartial(record.update)) resolved.insert(record.key);
     }
     for (const auto& [name, inbound] : inbound_) {
       const bool any = std::any_of(inbound.missing.begin(), inbound.missing.end(),
                                    [&](const auto& m) { return resolved.contains(m.first); });
       if (!any) continue;
-      request.cursor = DurableCursor(name, inbound, resolved);
-      break;
+      request.cursors.push_back(DurableCursor(name, inbound, resolved));
     }
   } else {
     auto it = inbound_.find(scope);
@@ -387,7 +385,7 @@ void Session::TakeChanges(const v1::Changes& changes) {
     inbound.mark = {changes.mark()};
     std::set<RecordKey> resolved;  // told anew by this message
     for (const storage::InboundRecord& record : request.records) resolved.insert(record.key);
-    request.cursor = DurableCursor(scope, inbound, resolved);
+    request.cursors.push_back(DurableCursor(scope, inbound, resolved));
     std::erase_if(inbound.missing, [&](const auto& m) { return resolved.contains(m.first); });
     stored_scope_ = scope;
   }
@@ -397,16 +395,22 @@ void Session::TakeChanges(const v1::Changes& changes) {
 
 void Session::TakeLeft(const v1::Left& left) {
   storage::ApplyRequest request{
-      .peer = peer_, .records = {}, .left = {}, .cursor = {}, .peer_has = {}};
+      .peer = peer_, .records = {}, .left = {}, .cursors = {}, .peer_has = {}};
   if (static_cast<size_t>(left.records_size()) > kMessageRecordsMax) {
     return End(absl::InvalidArgumentError(absl::StrCat(
         left.records_size(), " records in one Left are over the limit of ", kMessageRecordsMax)));
   }
+  std::set<Scope> raised;
   for (const v1::LeftRecord& record : left.records()) {
     auto inbound = FromProto(record);
     if (!Check(inbound.status())) return;
-    for (auto& [scope, feed] : inbound_) feed.missing.erase(inbound->key);
+    for (auto& [scope, feed] : inbound_) {
+      if (feed.missing.erase(inbound->key) > 0) raised.insert(scope);
+    }
     request.left.push_back(*std::move(inbound));
+  }
+  for (const Scope& scope : raised) {
+    request.cursors.push_back(DurableCursor(scope, inbound_[scope], {}));
   }
   stored_scope_.reset();
   stored_refused_.clear();
@@ -579,6 +583,7 @@ void Session::TakeStored(const v1::Stored& stored) {
       feed->acknowledged = {stored.through()};
       if (config_.initiator) {
         request.through = feed->acknowledged;
+        request.told_as = hello_.replica;
         request.own_high = own_high;
       }
     }
@@ -616,10 +621,11 @@ void Session::TakeWhole(const v1::Whole& whole) {
   }
   storage::RecordsRequest request{
       .peer = peer_, .keys = {}, .since = {}, .whole = true, .asked = true};
+  std::set<RecordKey> asked;
   for (const v1::RecordName& name : whole.records()) {
     auto key = FromProto(name);
     if (!Check(key.status())) return;
-    request.keys.push_back(*key);
+    if (asked.insert(*key).second) request.keys.push_back(*key);
   }
   busy_ = Busy::kReading;
   effects_.push_back(ReadRecords{std::move(request)});

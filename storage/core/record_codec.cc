@@ -152,7 +152,9 @@ class Encoder {
 
 class Decoder {
  public:
-  explicit Decoder(std::string_view bytes) : in_(bytes) {}
+  // What this replica stored itself is bounded by its bytes alone: a merge of two
+  // records within the limits may be above them.
+  Decoder(std::string_view bytes, bool stored) : in_(bytes), stored_(stored) {}
 
   // Empty when all is well, else what is wrong.
   std::string Run(RecordUpdate& update, bool learned) {
@@ -186,13 +188,13 @@ class Decoder {
 
  private:
   std::string ReadTables(bool learned) {
-    const size_t replicas = in_.Count(4 * kSeenMax, 8);
+    const size_t replicas = Count(4 * kSeenMax, 8);
     for (size_t i = 0; i < replicas; ++i) {
       replicas_.push_back({in_.Fixed64()});
       if (replicas_.back().value == 0) return "replica id 0 is nobody's";
       if (i > 0 && replicas_[i - 1] >= replicas_[i]) return "replica ids are out of order";
     }
-    const size_t writes = in_.Count(kCellsMax, 10);
+    const size_t writes = Count(kCellsMax, 10);
     for (size_t i = 0; i < writes && in_.ok(); ++i) {
       Cell write;
       write.version = Version_();
@@ -204,7 +206,7 @@ class Decoder {
   }
 
   std::string ReadCells(Record& record) {
-    const size_t count = in_.Count(kCellsMax, 2);
+    const size_t count = Count(kCellsMax, 2);
     record.cells.reserve(count);
     for (size_t i = 0; i < count && in_.ok(); ++i) {
       const uint64_t head = in_.Varint();
@@ -235,7 +237,7 @@ class Decoder {
   }
 
   std::string ReadSeen(Seen& seen) {
-    const size_t count = in_.Count(kSeenMax, 9);
+    const size_t count = Count(kSeenMax, 9);
     for (size_t i = 0; i < count && in_.ok(); ++i) {
       const Version version = Version_();
       if (seen.Get(version.replica) != HybridTime{}) return "a replica is twice in what was seen";
@@ -245,7 +247,7 @@ class Decoder {
   }
 
   std::string ReadConflicts(Record& record) {
-    const size_t count = in_.Count(kConflictsMax, 20);
+    const size_t count = Count(kConflictsMax, 20);
     for (size_t i = 0; i < count && in_.ok(); ++i) {
       ConflictEntry e;
       const uint64_t head = in_.Varint();
@@ -260,7 +262,7 @@ class Decoder {
       if ((head & 1) != 0) e.current_value = std::string(in_.String(kCellBytesMax));
       e.found_at = {in_.Fixed64()};
       e.found_by = Replica();
-      const size_t settlements = in_.Count(kSettlementsMax, 11);
+      const size_t settlements = Count(kSettlementsMax, 11);
       for (size_t j = 0; j < settlements && in_.ok(); ++j) {
         SettlementEntry s;
         s.version = Version_();
@@ -321,7 +323,12 @@ class Decoder {
     return version;
   }
 
+  size_t Count(size_t max, size_t item_bytes) {
+    return in_.Count(stored_ ? SIZE_MAX : max, item_bytes);
+  }
+
   Reader in_;
+  const bool stored_;
   std::vector<ReplicaId> replicas_;
   std::vector<Cell> writes_;
 };
@@ -441,13 +448,19 @@ std::string EncodeUpdate(const RecordUpdate& update) {
   return out;
 }
 
+bool IsPartial(std::string_view bytes) {
+  Reader in(bytes);
+  const uint64_t flags = in.Varint();
+  return !in.ok() || (flags & kFlagPartial) != 0;
+}
+
 absl::StatusOr<RecordUpdate> DecodeUpdate(std::string_view bytes) {
   RecordUpdate update;
   if (bytes.size() > kRecordBytesMax) {
     return absl::InvalidArgumentError(absl::StrCat(
         "a record of ", bytes.size(), " bytes is over the limit of ", kRecordBytesMax));
   }
-  std::string error = Decoder(bytes).Run(update, false);
+  std::string error = Decoder(bytes, false).Run(update, false);
   if (!error.empty()) {
     return absl::InvalidArgumentError(absl::StrCat("a record cannot be read: ", error));
   }
@@ -462,7 +475,7 @@ void AppendRecord(const Record& record, std::string& out) {
 
 absl::StatusOr<Record> DecodeRecord(std::string_view bytes) {
   RecordUpdate update;
-  std::string error = Decoder(bytes).Run(update, true);
+  std::string error = Decoder(bytes, true).Run(update, true);
   if (!error.empty()) {
     return absl::DataLossError(absl::StrCat("a stored record cannot be read: ", error));
   }

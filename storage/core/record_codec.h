@@ -76,6 +76,8 @@ class Reader {
 
 // The canonical bytes of `update`.
 std::string EncodeUpdate(const RecordUpdate& update);
+// Whether an encoded update leaves cells out; true of what is no update.
+bool IsPartial(std::string_view bytes);
 // INVALID_ARGUMENT where `bytes` are no update: it says what is wrong.
 absl::StatusOr<RecordUpdate> DecodeUpdate(std::string_view bytes);
 

@@ -162,8 +162,8 @@ struct ApplyRequest {
   PeerIdentity peer;
   std::vector<InboundRecord> records;
   std::vector<InboundLeft> left;
-  // Becomes durable with the records, lowered below any that must come whole.
-  std::optional<FeedCursor> cursor;
+  // Become durable with the records, lowered below any that must come whole.
+  std::vector<FeedCursor> cursors;
   // How far the peer has come in this replica's feeds, by scope.
   std::map<Scope, Sequence> peer_has;
 };
@@ -194,6 +194,7 @@ struct ApplyResult {
 struct AcknowledgeRequest {
   PeerIdentity peer;
   std::optional<Sequence> through;  // of this replica's feed of all
+  ReplicaId told_as;                // this replica's id when the session began
   HybridTime own_high;              // highest own clock told up to there
   std::vector<RefusedRecord> refused;
   std::vector<DroppedRecord> dropped;  // the peer dropped these

@@ -37,6 +37,33 @@ size_t ApproximateBytes(const Record& record) {
   return bytes;
 }
 
+}  // namespace
+
+std::string OverLimit(const Record& record) {
+  if (record.cells.size() > kCellsMax) {
+    return absl::StrCat(record.cells.size(), " fields (at most ", kCellsMax, ")");
+  }
+  if (record.conflicts.size() > kConflictsMax) {
+    return absl::StrCat(record.conflicts.size(), " conflicts (at most ", kConflictsMax, ")");
+  }
+  if (record.seen.entries().size() > kSeenMax) {
+    return absl::StrCat(record.seen.entries().size(), " writers (at most ", kSeenMax, ")");
+  }
+  for (const ConflictEntry& entry : record.conflicts) {
+    if (entry.settlements.size() > kSettlementsMax) {
+      return absl::StrCat("a conflict with ", entry.settlements.size(), " settlements (at most ",
+                          kSettlementsMax, ")");
+    }
+  }
+  const size_t bytes = ApproximateBytes(record);
+  if (bytes > kRecordBytesMax) {
+    return absl::StrCat("about ", bytes, " bytes (at most ", kRecordBytesMax, ")");
+  }
+  return "";
+}
+
+namespace {
+
 absl::Status CheckCells(const std::vector<CellWrite>& cells) {
   for (const CellWrite& cell : cells) {
     if (cell.path.existence() || cell.path.field > kFieldMax) {
@@ -173,6 +200,15 @@ absl::Status Replica::Commit(Transaction& transaction) {
   CHAPTER_RETURN_IF_ERROR(transaction.status());
   const Sequence last = transaction.Seal(last_sequence_, {environment_.Random() | 1});
   CHAPTER_RETURN_IF_ERROR(transaction.status());
+  for (const ChangeEvent& event : transaction.events()) {
+    if (event.kind != ChangeKind::kErased || options_.hub) continue;
+    CHAPTER_ASSIGN_OR_RETURN(const auto refused, ListRefused(0, SIZE_MAX));
+    for (const RefusedWrite& write : refused) {
+      if (write.key == event.key) {
+        transaction.batch().Delete(Table::kMeta, keys::Refused(write.number));
+      }
+    }
+  }
   PutState(transaction.batch(), last);
   CHAPTER_RETURN_IF_ERROR(engine_.Write(transaction.batch()));
   last_sequence_ = last;
@@ -370,22 +406,9 @@ WriteResult Replica::WriteOne(Transaction& transaction, const LocalWrite& write)
       break;
     }
   }
-  const auto over = [&]() -> absl::Status {
-    if (stored.record.cells.size() > kCellsMax) {
-      return absl::ResourceExhaustedError(absl::StrCat("record ", id, " would have ",
-                                                       stored.record.cells.size(),
-                                                       " fields (at most ", kCellsMax, ")"));
-    }
-    const size_t bytes = ApproximateBytes(stored.record);
-    if (bytes > kRecordBytesMax) {
-      return absl::ResourceExhaustedError(absl::StrCat("record ", id, " would take about ", bytes,
-                                                       " bytes (at most ", kRecordBytesMax, ")"));
-    }
-    return absl::OkStatus();
-  }();
-  if (!over.ok()) {
+  if (std::string over = OverLimit(stored.record); !over.empty()) {
     stored = before;
-    return refuse(over);
+    return refuse(absl::ResourceExhaustedError(absl::StrCat("record ", id, " would have ", over)));
   }
   stored.meta.origin = {};
   result.created = before.record.empty();
@@ -710,7 +733,15 @@ absl::Status Replica::Scrub() {
     if (!scrub_due_) return absl::OkStatus();
     scrub_due_ = false;
   }
-  return engine_.Scrub(Table::kRecord, "", "");
+  // Refused writes are in kMeta, the keys of map entries in kIndex.
+  for (const Table table : {Table::kRecord, Table::kIndex, Table::kMeta}) {
+    absl::Status status = engine_.Scrub(table, "", "");
+    if (status.ok()) continue;
+    absl::MutexLock lock(&mutex_);
+    scrub_due_ = true;
+    return status;
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace chaptersync::storage

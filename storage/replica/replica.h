@@ -129,6 +129,9 @@ std::string EncodeRefused(const RefusedWrite& refused);
 // A hash by which a hub and a node compare a write that they know by its clock.
 uint64_t StampHash(const RecordKey& key, const Version& version);
 
+// What of the record is over a limit, with the limit; empty where nothing is.
+std::string OverLimit(const Record& record);
+
 // An entry of the conflict log with its record.
 struct ConflictRef {
   std::string id;  // 16 bytes
@@ -274,8 +277,8 @@ class Replica {
                      const StoredRecord* current) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status ApplyReset(Transaction& transaction, const RecordKey& key,
                           const RecordUpdate* hub_state) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status DropWhereDue(Transaction& transaction, const PeerIdentity& hub, Sequence through,
-                            std::vector<DroppedRecord>& dropped)
+  absl::Status DropWhereDue(Transaction& transaction, const AcknowledgeRequest& request,
+                            Sequence through, std::vector<DroppedRecord>& dropped)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status StampAgain(Transaction& transaction, Sequence after, HybridTime limit,
                           ReplicaId old_id, bool keep_times, size_t& count)

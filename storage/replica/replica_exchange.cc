@@ -366,6 +366,10 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
         welcome.cursor.replica == identity_.replica && welcome.cursor.epoch == identity_.epoch
             ? welcome.cursor.sequence
             : Sequence{};
+    // Going through the feed again had begun, and nothing of it was acknowledged.
+    if (acknowledged.as == identity_.replica && acknowledged.through == Sequence{}) {
+      joined.start = {};
+    }
     // An entity that the hub has come to know: its records were held back.
     std::string entities;
     for (const auto& [entity, fingerprint] : hub.entities) AppendVarint(entity.value, entities);
@@ -418,8 +422,13 @@ absl::Status Replica::StampAgain(Transaction& transaction, Sequence after, Hybri
   auto snapshot = engine_.NewSnapshot();
   auto it = snapshot->NewIterator(Table::kFeed, keys::Feed(all, {keep_times ? after.value + 1 : 0}),
                                   keys::PrefixEnd(keys::FeedPrefix(all)));
+  // Of a clone only the id that it shares; of a wrong clock every id used before.
+  std::set<ReplicaId> old_ids = {old_id};
+  if (!keep_times) old_ids.insert(identity_.own.begin(), identity_.own.end());
+  old_ids.erase(identity_.replica);
   const auto affected = [&](const Version& version, Sequence learned) {
-    return version.replica == old_id && (keep_times ? learned > after : version.time > limit);
+    return old_ids.contains(version.replica) &&
+           (keep_times ? learned > after : version.time > limit);
   };
   for (it->SeekToFirst(); it->Valid(); it->Next()) {
     const RecordKey key = Reader(it->value()).Key();
@@ -435,13 +444,16 @@ absl::Status Replica::StampAgain(Transaction& transaction, Sequence after, Hybri
       }
       if (!keep_times && affected(entry.lost_version, {})) versions.insert(entry.lost_version);
     }
-    const bool seen_above = !keep_times && stored->record.seen.Get(old_id) > limit;
+    const bool seen_above =
+        !keep_times && std::any_of(old_ids.begin(), old_ids.end(), [&](ReplicaId id) {
+          return stored->record.seen.Get(id) > limit;
+        });
     if (versions.empty() && !seen_above) continue;
     touched.push_back(key);
     for (const Version& version : versions) old_writes[version].push_back(key);
     clock_.Observe([&] {
       Seen others = stored->record.seen;
-      others.Set(old_id, {});
+      for (const ReplicaId& id : old_ids) others.Set(id, {});
       return others.Highest();
     }());
   }
@@ -458,7 +470,11 @@ absl::Status Replica::StampAgain(Transaction& transaction, Sequence after, Hybri
   for (const RecordKey& key : touched) {
     StoredRecord& stored = transaction.Make(key);
     Record& record = stored.record;
-    HybridTime old_high;  // of what stays under the old id
+    std::map<ReplicaId, HybridTime> old_high;  // of what stays under an old id
+    const auto stays = [&](const Version& version) {
+      if (!old_ids.contains(version.replica)) return;
+      old_high[version.replica] = std::max(old_high[version.replica], version.time);
+    };
     for (Cell& cell : record.cells) {
       rename(cell.version);
       record.seen.Advance(cell.version);
@@ -466,19 +482,17 @@ absl::Status Replica::StampAgain(Transaction& transaction, Sequence after, Hybri
         cell.learned = {};
         NoteStamp(transaction, key, cell.version);
       }
-      if (cell.version.replica == old_id) old_high = std::max(old_high, cell.version.time);
+      stays(cell.version);
     }
     for (ConflictEntry& entry : record.conflicts) {
       rename(entry.lost_version);
       rename(entry.current_version);
       record.seen.Advance(entry.lost_version);
-      if (entry.lost_version.replica == old_id) {
-        old_high = std::max(old_high, entry.lost_version.time);
-      }
+      stays(entry.lost_version);
       for (SettlementEntry& s : entry.settlements) {
         rename(s.version);
         record.seen.Advance(s.version);
-        if (s.version.replica == old_id) old_high = std::max(old_high, s.version.time);
+        stays(s.version);
       }
       std::sort(entry.settlements.begin(), entry.settlements.end(),
                 [](const auto& a, const auto& b) { return a.version < b.version; });
@@ -486,7 +500,9 @@ absl::Status Replica::StampAgain(Transaction& transaction, Sequence after, Hybri
     std::sort(record.conflicts.begin(), record.conflicts.end(), [](const auto& a, const auto& b) {
       return std::tie(a.path, a.lost_version) < std::tie(b.path, b.lost_version);
     });
-    record.seen.Set(old_id, std::max(old_high, std::min(record.seen.Get(old_id), limit)));
+    for (const ReplicaId& id : old_ids) {
+      record.seen.Set(id, std::max(old_high[id], std::min(record.seen.Get(id), limit)));
+    }
     stored.meta.origin = {};
     transaction.Touch(key);
   }
@@ -715,7 +731,8 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
   }
   if (options_.hub && options_.ahead_max_ms &&
       update->state.seen.Highest() >
-          std::max(clock_.last(), HybridTime::FromWall(WallMs() + *options_.ahead_max_ms))) {
+          HybridTime::FromWall(std::max(clock_.last().wall_ms(), WallMs()) +
+                               *options_.ahead_max_ms)) {
     outcome.kind = Kind::kAhead;
     return outcome;
   }
@@ -776,6 +793,10 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
     damage_.push_back(absl::StrCat("record ", key.id.ToString(), ": ", damage));
   }
   conflicts_found_ += merged.conflicts_found;
+  if (std::string over = OverLimit(merged.record); !over.empty() && options_.hub && !peer.hub) {
+    return refuse(RefusedRecord::Reason::kMalformed,
+                  absl::StrCat("record ", key.id.ToString(), " would have ", over));
+  }
   const bool equals_sent = Contains(update->state, merged.record);
   const bool changed = !Contains(mine, update->state) || !merged.damage.empty() || held == nullptr;
   if (options_.hub) outcome.answer = !equals_sent;
@@ -792,7 +813,7 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
     stored.meta.origin = {};
     outcome.answer = true;
   }
-  if (peer.hub && !update->named_scopes.empty()) stored.meta.named = update->named_scopes;
+  if (peer.hub) stored.meta.named = update->named_scopes;
   if (options_.hub && !peer.hub && !existed) {
     if (const Scope* chapter = ChapterScope(peer)) stored.meta.pusher = *chapter;
   }
@@ -840,6 +861,13 @@ absl::Status Replica::ApplyReset(Transaction& transaction, const RecordKey& key,
     refused.written_at = std::max(refused.written_at, cell.version.time);
   }
   for (const ConflictEntry& entry : held->record.conflicts) {
+    if (Own(entry.lost_version.replica) && !hub_seen.Covers(entry.lost_version) &&
+        !entry.path.existence()) {
+      // A value of this node that lost here, and that the hub has never had.
+      refused.cells.push_back({entry.path, entry.lost_value});
+      refused.actor = entry.lost_actor;
+      refused.written_at = std::max(refused.written_at, entry.lost_version.time);
+    }
     for (const SettlementEntry& s : entry.settlements) {
       if (!Own(s.version.replica) || hub_seen.Covers(s.version)) continue;
       absl::StrAppend(&refused.reason, " (with it went the settlement of a conflict in field ",
@@ -847,7 +875,10 @@ absl::Status Replica::ApplyReset(Transaction& transaction, const RecordKey& key,
       refused.written_at = std::max(refused.written_at, s.version.time);
     }
   }
-  if (refused.written_at != HybridTime{}) CHAPTER_RETURN_IF_ERROR(PutRefused(transaction, refused));
+  const bool erased = hub_state != nullptr && hub_state->state.erased;
+  if (refused.written_at != HybridTime{} && !erased) {
+    CHAPTER_RETURN_IF_ERROR(PutRefused(transaction, refused));
+  }
   if (hub_state == nullptr) {
     transaction.Remove(key);
     return absl::OkStatus();
@@ -919,8 +950,7 @@ absl::StatusOr<ApplyResult> Replica::Apply(const ApplyRequest& request) {
       if (outcome.sequence == Sequence{}) continue;
       hold_below = std::min(hold_below.value_or(outcome.sequence), outcome.sequence);
     }
-    if (request.cursor) {
-      FeedCursor cursor = *request.cursor;
+    for (FeedCursor cursor : request.cursors) {
       if (hold_below && *hold_below <= cursor.sequence) {
         cursor.sequence = {hold_below->value - 1};
         cursor.mark = {};
@@ -1015,7 +1045,7 @@ absl::StatusOr<AcknowledgeResult> Replica::Acknowledge(const AcknowledgeRequest&
     }
     if (request.through) {
       acknowledged.through = *request.through;
-      acknowledged.as = identity_.replica;
+      acknowledged.as = request.told_as;
       if (request.own_high > acknowledged.own_high) {
         auto snapshot = engine_.NewSnapshot();
         auto it = snapshot->NewIterator(Table::kMeta, keys::Stamp({}),
@@ -1043,7 +1073,7 @@ absl::StatusOr<AcknowledgeResult> Replica::Acknowledge(const AcknowledgeRequest&
     }
     if (!options_.hub) {
       CHAPTER_RETURN_IF_ERROR(
-          DropWhereDue(transaction, peer, acknowledged.through, result.dropped));
+          DropWhereDue(transaction, request, acknowledged.through, result.dropped));
     }
     CHAPTER_RETURN_IF_ERROR(transaction.Place());
     if (batch.empty() && !transaction.anything_touched()) return result;
@@ -1055,9 +1085,13 @@ absl::StatusOr<AcknowledgeResult> Replica::Acknowledge(const AcknowledgeRequest&
   return result;
 }
 
-absl::Status Replica::DropWhereDue(Transaction& transaction, const PeerIdentity& hub,
+absl::Status Replica::DropWhereDue(Transaction& transaction, const AcknowledgeRequest& request,
                                    Sequence through, std::vector<DroppedRecord>& dropped) {
   if (leaving_.empty()) return absl::OkStatus();
+  const PeerIdentity& hub = request.peer;
+  // What was refused waits for the hub's state of the record, in which it is not.
+  std::set<RecordKey> refused;
+  for (const RefusedRecord& record : request.refused) refused.insert(record.key);
   uint64_t count = DecodeNumber(transaction.Get(Table::kMeta, keys::DropCount(hub.node)));
   const uint64_t before = count;
   for (const auto& [key, bytes] : leaving_) {
@@ -1069,7 +1103,7 @@ absl::Status Replica::DropWhereDue(Transaction& transaction, const PeerIdentity&
     const StoredRecord* stored = transaction.Find(key);
     if (stored != nullptr && !stored->record.erased) {
       if (stored->meta.latest > through && stored->meta.origin != hub.replica) continue;
-      if (transaction.Get(Table::kMeta, keys::Reset(key)).ok()) continue;
+      if (refused.contains(key) || transaction.Get(Table::kMeta, keys::Reset(key)).ok()) continue;
       LeavingValue memory = leaving;
       for (const NodeId& hub_before : stored->meta.again) {
         if (hub_before != hub.node) memory.earlier.push_back(hub_before);

@@ -15,8 +15,6 @@ namespace chaptersync::storage {
 namespace {
 
 constexpr char kFormat = 1;
-// A record leaves as many scopes as it was ever in.
-constexpr size_t kPositionsMax = 4 * kScopesMax;
 
 }  // namespace
 
@@ -68,7 +66,7 @@ absl::StatusOr<StoredRecord> DecodeStored(std::string_view bytes) {
   }
   meta.latest = {in.Varint()};
   meta.origin = {in.Fixed64()};
-  const size_t scopes = in.Count(kPositionsMax, 4);
+  const size_t scopes = in.Count(SIZE_MAX, 4);
   for (size_t i = 0; i < scopes; ++i) {
     ScopePosition position;
     position.scope = {std::string(in.String(kScopeBytesMax))};
@@ -77,12 +75,12 @@ absl::StatusOr<StoredRecord> DecodeStored(std::string_view bytes) {
     position.left = in.Bytes(1) == std::string_view("\x01", 1);
     meta.scopes.push_back(std::move(position));
   }
-  const size_t leaders = in.Count(kScopesMax, kKeyBytes);
+  const size_t leaders = in.Count(SIZE_MAX, kKeyBytes);
   for (size_t i = 0; i < leaders; ++i) meta.leaders.push_back(in.Key());
-  const size_t named = in.Count(kScopesMax, 1);
+  const size_t named = in.Count(SIZE_MAX, 1);
   for (size_t i = 0; i < named; ++i) meta.named.push_back({std::string(in.String(kScopeBytesMax))});
   meta.pusher = {std::string(in.String(kScopeBytesMax))};
-  const size_t again = in.Count(kScopesMax, 16);
+  const size_t again = in.Count(SIZE_MAX, 16);
   for (size_t i = 0; i < again; ++i) {
     const std::string_view raw = in.Bytes(16);
     NodeId node;

@@ -150,7 +150,11 @@ absl::Status Transaction::Place() {
                        std::set<Scope>(current.begin(), current.end()) != entry.placement;
     if (!moved) continue;
     for (const RecordKey& follower : Followers(key)) {
-      if (Find(follower) != nullptr) Touch(follower);
+      StoredRecord* stored = Find(follower);
+      if (stored == nullptr || touched(follower)) continue;
+      // Also who sent it must hear where it is now.
+      stored->meta.origin = {};
+      Touch(follower);
     }
   }
   return status_;
