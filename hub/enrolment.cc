@@ -1,21 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Invitations and nodes in the replica's settings, as JSON:
+// Invitations and nodes in the replica's settings, as JSON; of codes and credentials
+// only their hashes:
 //
 //   invitation/<SHA-256 of code>  chapter, expires (seconds), used_by
 //   node/<id>                     chapter, name, credential (SHA-256), joined_ms, code, met
 #include "hub/enrolment.h"
 
+#include <utility>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include <nlohmann/json.hpp>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/rand.h>
 #include <spdlog/spdlog.h>
 
-#include <nlohmann/json.hpp>
-#include <utility>
-
-#include "absl/strings/escaping.h"
-#include "absl/strings/str_cat.h"
 #include "node/entity/ids.h"
 #include "node/entity/registry.h"
 #include "node/session/wire.h"
@@ -90,17 +91,14 @@ Enrolment::Enrolment(storage::Replica& replica, storage::Environment& environmen
                      std::string federation)
     : replica_(replica), environment_(environment), federation_(std::move(federation)) {}
 
-int64_t Enrolment::NowSeconds() const {
-  return static_cast<int64_t>(environment_.NowMs() / 1000);
-}
+int64_t Enrolment::NowSeconds() const { return static_cast<int64_t>(environment_.NowMs() / 1000); }
 
-absl::StatusOr<v1::Invitation> Enrolment::Invite(const std::string& chapter,
-                                                 int64_t valid_seconds, const std::string& hub) {
+absl::StatusOr<v1::Invitation> Enrolment::Invite(const std::string& chapter, int64_t valid_seconds,
+                                                 const std::string& hub) {
   if (valid_seconds < kInvitationSecondsMin || valid_seconds > kInvitationSecondsMax) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("an invitation cannot hold for ", valid_seconds, " s (",
-                     kInvitationSecondsMin, " s to ", kInvitationSecondsMax / (24 * 3600),
-                     " days)"));
+    return absl::InvalidArgumentError(absl::StrCat("an invitation cannot hold for ", valid_seconds,
+                                                   " s (", kInvitationSecondsMin, " s to ",
+                                                   kInvitationSecondsMax / (24 * 3600), " days)"));
   }
   CHAPTER_ASSIGN_OR_RETURN(const node::EntityType* type,
                            node::BuiltinEntities().GetByNoun("chapters"));
@@ -142,9 +140,9 @@ absl::StatusOr<v1::EnrolResponse> Enrolment::Enrol(const v1::EnrolRequest& reque
   CHAPTER_ASSIGN_OR_RETURN(const NodeId node, node::NodeIdFromBytes(request.node()));
   if (node == NodeId{}) return absl::InvalidArgumentError("a node's id cannot be all zeros");
   if (request.name().size() > kNodeNameBytesMax) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("a node's name of ", request.name().size(), " bytes is too long (at most ",
-                     kNodeNameBytesMax, ")"));
+    return absl::InvalidArgumentError(absl::StrCat("a node's name of ", request.name().size(),
+                                                   " bytes is too long (at most ",
+                                                   kNodeNameBytesMax, ")"));
   }
   const std::string code_hash = Sha256(request.code());
   const std::string invitation_key = kInvitationPrefix + code_hash;

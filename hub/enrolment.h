@@ -13,6 +13,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+
 #include "chaptersync/v1/enrolment.grpc.pb.h"
 #include "storage/replica/replica.h"
 

@@ -2,15 +2,14 @@
 //
 // chapter-hub: makes a federation's hub, and serves it: sessions and enrolment
 // to the chapters, the local API to the tools of this computer.
-#include <spdlog/spdlog.h>
-
-#include <google/protobuf/util/json_util.h>
-
 #include <chrono>
 #include <cstdio>
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
+#include <google/protobuf/util/json_util.h>
+#include <spdlog/spdlog.h>
+
 #include "hub/enrolment.h"
 #include "hub/sync_server.h"
 #include "node/daemon/daemon.h"
@@ -135,8 +134,7 @@ absl::Status ServeOpened(const Options& options, const node::DataFolder& folder,
   node::LocalServer local(replica, opened.environment(), sync_server, &roster, federation);
   CHAPTER_ASSIGN_OR_RETURN(const std::string socket, folder.SocketPath());
   CHAPTER_RETURN_IF_ERROR(local.Start(socket));
-  CHAPTER_RETURN_IF_ERROR(
-      folder.WriteEndpoints({{"sync", bound.ToString()}, {"socket", socket}}));
+  CHAPTER_RETURN_IF_ERROR(folder.WriteEndpoints({{"sync", bound.ToString()}, {"socket", socket}}));
   spdlog::info("serving the hub of {} as replica {} on {}", federation,
                storage::ToHex(replica.replica_id().value), bound.ToString());
   std::printf("ready\n");
@@ -150,8 +148,7 @@ absl::Status ServeOpened(const Options& options, const node::DataFolder& folder,
 
 absl::Status Serve(const Options& options) {
   CHAPTER_ASSIGN_OR_RETURN(node::DataFolder folder, node::DataFolder::Open(options.data, true));
-  CHAPTER_ASSIGN_OR_RETURN(auto opened,
-                           node::OpenedReplica::Open(folder, options.clock_offset_ms));
+  CHAPTER_ASSIGN_OR_RETURN(auto opened, node::OpenedReplica::Open(folder, options.clock_offset_ms));
   CHAPTER_RETURN_IF_ERROR(ServeOpened(options, folder, *opened));
   if (opened->lost()) return absl::DataLossError("the disk failed; see the log");
   return absl::OkStatus();

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The acceptor's end of a stream, and the list of sessions.
+// The acceptor's end of a stream, and the list of sessions. What is known of a node
+// outlives its session in the setting `peer/<id>`.
 #include "hub/sync_server.h"
-
-#include <grpcpp/server_context.h>
-#include <spdlog/spdlog.h>
 
 #include <atomic>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include <grpcpp/server_context.h>
+#include <spdlog/spdlog.h>
+
 #include "node/sync/grpc_stream.h"
 #include "node/sync/waker.h"
 
@@ -27,8 +28,8 @@ std::string MemoryKey(const NodeId& node) { return "peer/" + node.ToString(); }
 
 // HAZARD: gRPC calls OnDone only after Finish, so every way in which a stream ends
 // leads to Close: StreamEnds has the host do it.
-class ServerStream final : public node::GrpcStream<Reactor, v1::SessionResponse,
-                                                   v1::SessionRequest> {
+class ServerStream final
+    : public node::GrpcStream<Reactor, v1::SessionResponse, v1::SessionRequest> {
  public:
   ServerStream(std::shared_ptr<SessionHost> host, grpc::CallbackServerContext* context)
       : GrpcStream(std::move(host)), context_(context) {}
@@ -46,8 +47,7 @@ class ServerStream final : public node::GrpcStream<Reactor, v1::SessionResponse,
   // A peer that does not read holds up the last write: it is cut off.
   void Tick() override {
     absl::MutexLock lock(&mutex_);
-    if (closing_ && writing_ && !done_ &&
-        node::SteadyMs() - closed_ms_ > node::kCloseMsMax) {
+    if (closing_ && writing_ && !done_ && node::SteadyMs() - closed_ms_ > node::kCloseMsMax) {
       context_->TryCancel();
     }
   }
@@ -151,8 +151,8 @@ void SyncServer::Authorize(uint64_t serial, const node::Authorize& who, ReplicaI
   for (auto& [other, live] : live_) {
     if (other == serial || live.replica != replica) continue;
     if (live.node != who.node) {
-      return done({absl::PermissionDeniedError(
-                       absl::StrCat("replica ", storage::ToHex(replica.value), " is another node's")),
+      return done({absl::PermissionDeniedError(absl::StrCat(
+                       "replica ", storage::ToHex(replica.value), " is another node's")),
                    {}});
     }
     earlier.push_back(&live);
@@ -235,7 +235,8 @@ std::vector<node::PeerState> SyncServer::List() {
     state.replica = memory.replica;
     state.last_contact_ms = memory.last_contact_ms;
     for (const Scope& scope : {Scope::Global(), Scope::Chapter(enrolled.chapter)}) {
-      node::PeerScopeState one{.scope = scope, .acknowledged = storage::Sequence{}, .caught_up = {}};
+      node::PeerScopeState one{
+          .scope = scope, .acknowledged = storage::Sequence{}, .caught_up = {}};
       if (const auto it = memory.acknowledged.find(scope); it != memory.acknowledged.end()) {
         one.acknowledged = it->second;
       }

@@ -19,6 +19,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+
 #include "chaptersync/v1/sync.grpc.pb.h"
 #include "hub/enrolment.h"
 #include "node/sync/peers.h"
@@ -55,7 +56,7 @@ class SyncServer final : public v1::ReplicationService::CallbackService, public 
  private:
   struct Live {
     std::shared_ptr<node::SessionHost> host;
-    std::optional<storage::NodeId> node;       // once it is known who it is
+    std::optional<storage::NodeId> node;  // once it is known who it is
     std::optional<storage::ReplicaId> replica;
     node::SessionView view;
     std::vector<std::function<void()>> when_ended;

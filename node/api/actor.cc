@@ -33,11 +33,10 @@ std::string ProcessOwner() {
 }  // namespace
 
 absl::Status CheckActor(const std::string& actor) {
-  if (actor.empty() || actor.size() > kAccountBytesMax || !ValidUtf8(actor) ||
-      HasControl(actor)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("actor '", Shown(actor), "' of ", actor.size(), " bytes is not allowed (1 to ",
-                     kAccountBytesMax, " bytes of UTF-8 without control characters)"));
+  if (actor.empty() || actor.size() > kAccountBytesMax || !ValidUtf8(actor) || HasControl(actor)) {
+    return absl::InvalidArgumentError(absl::StrCat("actor '", Shown(actor), "' of ", actor.size(),
+                                                   " bytes is not allowed (1 to ", kAccountBytesMax,
+                                                   " bytes of UTF-8 without control characters)"));
   }
   return absl::OkStatus();
 }

@@ -12,7 +12,6 @@
 #include "absl/status/statusor.h"
 #include "google/protobuf/struct.pb.h"
 #include "google/protobuf/timestamp.pb.h"
-
 #include <grpcpp/server_context.h>
 
 #include "chaptersync/v1/record.pb.h"
@@ -54,8 +53,7 @@ v1::Record ShowAbsent(const ApiContext& api, const storage::RecordKey& key);
 
 // The actor of a call as records keep it: the account, "@", and this replica's
 // chapter ("hq" at a hub), so that every replica can tell where a write was made.
-absl::StatusOr<std::string> WriterOf(const ApiContext& api,
-                                     const grpc::ServerContextBase& context);
+absl::StatusOr<std::string> WriterOf(const ApiContext& api, const grpc::ServerContextBase& context);
 v1::WriteInfo ShowWrite(const ApiContext& api, const storage::Version& version,
                         const std::string& actor);
 // Also where the schema does not know the entity: bytes in base64.

@@ -280,9 +280,8 @@ class RecordsService::Batch {
       CHAPTER_RETURN_IF_ERROR(CheckRequired(*type, *message));
       const std::string name = *GetString(*message, type->name_field);
       if (name == kReservedName) {
-        return absl::InvalidArgumentError(
-            absl::StrCat(type->name_field->name(), ": value '", name,
-                         "' is not allowed (it means headquarters)"));
+        return absl::InvalidArgumentError(absl::StrCat(type->name_field->name(), ": value '", name,
+                                                       "' is not allowed (it means headquarters)"));
       }
       key.id = NamedId(*type, name);
     } else {

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A replica and its roster as messages.
+// A replica and its roster as messages. Counting records and refused writes reads
+// them all.
 #include "node/daemon/admin_service.h"
-
-#include <grpcpp/server_context.h>
 
 #include <map>
 #include <utility>
 
 #include "google/protobuf/util/time_util.h"
+#include <grpcpp/server_context.h>
+
 #include "node/daemon/sync_service.h"
 #include "node/entity/registry.h"
 #include "node/sync/grpc_stream.h"

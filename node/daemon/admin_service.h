@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+
 #include "chaptersync/v1/admin_service.grpc.pb.h"
 #include "node/sync/peers.h"
 #include "storage/replica/replica.h"

@@ -4,8 +4,6 @@
 // the parts that are started here.
 #include "node/daemon/daemon.h"
 
-#include <spdlog/sinks/stdout_sinks.h>
-#include <spdlog/spdlog.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -18,6 +16,9 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+
 #include "node/daemon/engine_watch.h"
 #include "node/entity/registry.h"
 #include "node/sync/waker.h"
@@ -150,8 +151,7 @@ std::optional<int> Parse(CLI::App& app, int argc, char** argv) {
 absl::StatusOr<std::unique_ptr<OpenedReplica>> OpenedReplica::Open(const DataFolder& folder,
                                                                    int64_t clock_offset_ms) {
   std::unique_ptr<OpenedReplica> opened(new OpenedReplica(clock_offset_ms));
-  CHAPTER_ASSIGN_OR_RETURN(auto database,
-                           storage::OpenRocksDbEngine(folder.database_path(), {}));
+  CHAPTER_ASSIGN_OR_RETURN(auto database, storage::OpenRocksDbEngine(folder.database_path(), {}));
   opened->engine_ =
       std::make_unique<EngineWatch>(std::move(database), [self = opened.get()](const auto& status) {
         if (self->lost_.exchange(true)) return;
@@ -164,8 +164,7 @@ absl::StatusOr<std::unique_ptr<OpenedReplica>> OpenedReplica::Open(const DataFol
   options.node = folder.facts().node;
   options.entities = StorageRules(BuiltinEntities());
   CHAPTER_ASSIGN_OR_RETURN(const std::string marker, folder.Marker());
-  auto known =
-      opened->engine_->Get(storage::Table::kMeta, storage::keys::Setting(kMarkerSetting));
+  auto known = opened->engine_->Get(storage::Table::kMeta, storage::keys::Setting(kMarkerSetting));
   if (!known.ok() && !absl::IsNotFound(known.status())) return known.status();
   options.copied = known.ok() && *known != marker;
   if (options.copied) {
@@ -180,8 +179,8 @@ absl::StatusOr<std::unique_ptr<OpenedReplica>> OpenedReplica::Open(const DataFol
   return opened;
 }
 
-LocalServer::LocalServer(storage::Replica& replica, storage::Environment& environment,
-                         Peers& peers, Roster* roster, const std::string& federation)
+LocalServer::LocalServer(storage::Replica& replica, storage::Environment& environment, Peers& peers,
+                         Roster* roster, const std::string& federation)
     : api_{replica, BuiltinEntities(), environment},
       records_(api_),
       conflicts_(api_),

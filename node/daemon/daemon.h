@@ -6,15 +6,15 @@
 #ifndef CHAPTERSYNC_NODE_DAEMON_DAEMON_H_
 #define CHAPTERSYNC_NODE_DAEMON_DAEMON_H_
 
-#include <grpcpp/grpcpp.h>
-
-#include <CLI/CLI.hpp>
 #include <atomic>
 #include <memory>
 #include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include <CLI/CLI.hpp>
+#include <grpcpp/grpcpp.h>
+
 #include "node/api/conflicts_service.h"
 #include "node/api/records_service.h"
 #include "node/api/refused_service.h"

@@ -30,9 +30,7 @@ class EngineWatch final : public storage::Engine {
   absl::StatusOr<std::string> Get(storage::Table table, std::string_view key) const override {
     return engine_->Get(table, key);
   }
-  std::unique_ptr<storage::Snapshot> NewSnapshot() const override {
-    return engine_->NewSnapshot();
-  }
+  std::unique_ptr<storage::Snapshot> NewSnapshot() const override { return engine_->NewSnapshot(); }
   absl::Status Scrub(storage::Table table, std::string_view lower,
                      std::string_view upper) override {
     return Look(engine_->Scrub(table, lower, upper));

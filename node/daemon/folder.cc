@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Files, locks and modes of a data folder.
+// Files, locks and modes of a data folder. What a person reads of an error names
+// the path.
 #include "node/daemon/folder.h"
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <openssl/evp.h>
-#include <openssl/rand.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -15,12 +14,15 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <set>
 #include <utility>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include <nlohmann/json.hpp>
+#include <openssl/evp.h>
+#include <openssl/rand.h>
+
 #include "node/session/wire.h"
 #include "storage/core/status.h"
 
@@ -41,8 +43,8 @@ constexpr char kMarkerFile[] = "/marker";
 constexpr char kEndpointsFile[] = "/endpoints.json";
 
 absl::Status Failed(const std::string& what, const std::string& path) {
-  return absl::FailedPreconditionError(absl::StrCat("cannot ", what, " '", path,
-                                                    "': ", std::strerror(errno)));
+  return absl::FailedPreconditionError(
+      absl::StrCat("cannot ", what, " '", path, "': ", std::strerror(errno)));
 }
 
 bool Exists(const std::string& path) { return access(path.c_str(), F_OK) == 0; }
@@ -206,8 +208,8 @@ absl::StatusOr<DataFolder> DataFolder::Prepare(const std::string& path) {
     return absl::AlreadyExistsError(absl::StrCat("'", folder, "' is a data folder already"));
   }
   // What a join that did not end may have left.
-  const std::set<std::string> ours = {".", "..", kLockFile + 1, kJoiningFile + 1,
-                                      kCredentialFile + 1, kMarkerFile + 1};
+  const std::set<std::string> ours = {
+      ".", "..", kLockFile + 1, kJoiningFile + 1, kCredentialFile + 1, kMarkerFile + 1};
   for (const std::string& name : names) {
     if (ours.contains(name) || name.ends_with(".new")) continue;
     return absl::FailedPreconditionError(
@@ -244,14 +246,14 @@ absl::Status DataFolder::Load(bool hub) {
   }
   if (format->get<int>() > kFolderFormat) {
     return absl::FailedPreconditionError(
-        absl::StrCat("'", path_, "' is of format ", format->get<int>(), ", this program reads up to ",
-                     kFolderFormat, "; a newer program made it"));
+        absl::StrCat("'", path_, "' is of format ", format->get<int>(),
+                     ", this program reads up to ", kFolderFormat, "; a newer program made it"));
   }
   const std::string role = TextOf(value, "role");
   if (role != (hub ? "hub" : "node")) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("'", path_, "' is a ", role == "hub" ? "hub" : "node", "'s folder; it is for `",
-                     role == "hub" ? "chapter-hub" : "chapter-node", "`"));
+    return absl::FailedPreconditionError(absl::StrCat(
+        "'", path_, "' is a ", role == "hub" ? "hub" : "node", "'s folder; it is for `",
+        role == "hub" ? "chapter-hub" : "chapter-node", "`"));
   }
   facts_.hub = hub;
   CHAPTER_ASSIGN_OR_RETURN(facts_.node, NodeOf(value, path));
@@ -275,8 +277,8 @@ absl::StatusOr<NodeId> DataFolder::JoiningNode() {
 
 absl::Status DataFolder::Create(const FolderFacts& facts, const std::string& credential) {
   if (!credential.empty()) {
-    CHAPTER_RETURN_IF_ERROR(WriteFileDurably(path_ + kCredentialFile,
-                                             absl::BytesToHexString(credential) + "\n"));
+    CHAPTER_RETURN_IF_ERROR(
+        WriteFileDurably(path_ + kCredentialFile, absl::BytesToHexString(credential) + "\n"));
   }
   CHAPTER_RETURN_IF_ERROR(WriteFileDurably(
       path_ + kMarkerFile, "A copy of this file is another file: by that copies are found out.\n"));

@@ -20,6 +20,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+
 #include "storage/core/types.h"
 
 namespace chaptersync::node {
@@ -33,9 +34,9 @@ inline constexpr size_t kSocketPathMax = 100;
 struct FolderFacts {
   bool hub = false;
   storage::NodeId node;
-  std::string chapter;     // a node's
-  std::string federation;  // its name, for people
-  std::string hub_address; // a node's: HOST:PORT
+  std::string chapter;      // a node's
+  std::string federation;   // its name, for people
+  std::string hub_address;  // a node's: HOST:PORT
 };
 
 class DataFolder {

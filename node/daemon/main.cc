@@ -2,9 +2,6 @@
 //
 // chapter-node: joins a federation with an invitation, and serves a chapter's
 // replica to the tools of this computer while it syncs with the hub.
-#include <spdlog/spdlog.h>
-
-#include <google/protobuf/util/json_util.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -12,6 +9,9 @@
 #include <iterator>
 
 #include "absl/strings/str_cat.h"
+#include <google/protobuf/util/json_util.h>
+#include <spdlog/spdlog.h>
+
 #include "chaptersync/v1/enrolment.grpc.pb.h"
 #include "node/api/status.h"
 #include "node/daemon/daemon.h"
@@ -105,8 +105,7 @@ absl::Status Serve(const Options& options) {
     GrpcConnector connector(hub);
     SyncClient client(group, connector, {credential, folder.facts().federation});
     Scrubber scrubber(replica);
-    LocalServer local(replica, opened->environment(), client, nullptr,
-                      folder.facts().federation);
+    LocalServer local(replica, opened->environment(), client, nullptr, folder.facts().federation);
     CHAPTER_ASSIGN_OR_RETURN(const std::string socket, folder.SocketPath());
     CHAPTER_RETURN_IF_ERROR(local.Start(socket));
     CHAPTER_RETURN_IF_ERROR(folder.WriteEndpoints({{"socket", socket}}));

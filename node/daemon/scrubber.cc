@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Waits for drops to come to rest, then scrubs; where that fails, again later.
+// Waits for drops to come to rest, then scrubs; where that fails, again later, as
+// the engine then waits for an old snapshot to go.
 #include "node/daemon/scrubber.h"
 
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
+
+#include <spdlog/spdlog.h>
 
 namespace chaptersync::node {
 namespace {

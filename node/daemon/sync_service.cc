@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Peers as messages.
+// Peers as messages. SyncNow looks every now and then at whether its caller is
+// still there.
 #include "node/daemon/sync_service.h"
-
-#include <grpcpp/server_context.h>
 
 #include <algorithm>
 #include <chrono>
@@ -13,6 +12,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "google/protobuf/util/time_util.h"
+#include <grpcpp/server_context.h>
+
 #include "node/entity/registry.h"
 #include "node/sync/grpc_stream.h"
 #include "node/sync/limits.h"
@@ -41,8 +42,7 @@ int64_t CountUnsent(const storage::Replica& replica, const PeerState& peer,
   return static_cast<int64_t>(*count);
 }
 
-grpc::Status SyncServiceServer::GetSyncStatus(grpc::ServerContext*,
-                                              const v1::GetSyncStatusRequest*,
+grpc::Status SyncServiceServer::GetSyncStatus(grpc::ServerContext*, const v1::GetSyncStatusRequest*,
                                               v1::GetSyncStatusResponse* response) {
   response->set_paused(peers_.paused());
   for (const PeerState& peer : peers_.List()) {

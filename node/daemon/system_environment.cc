@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Time and chance as the system has them.
+// Time and chance as the system has them: the kernel's clocks, OpenSSL's random
+// numbers.
 #include "node/daemon/system_environment.h"
 
-#include <openssl/rand.h>
-
 #include <ctime>
+
+#include <openssl/rand.h>
 
 #include "storage/core/status.h"
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The computer's wall clock, and random numbers from OpenSSL. Any thread.
+// The computer's wall clock, and random numbers from OpenSSL.
+// Any thread.
 #ifndef CHAPTERSYNC_NODE_DAEMON_SYSTEM_ENVIRONMENT_H_
 #define CHAPTERSYNC_NODE_DAEMON_SYSTEM_ENVIRONMENT_H_
 

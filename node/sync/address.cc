@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// HOST:PORT with the system's resolver and sockets.
+// HOST:PORT with the system's resolver and sockets. An IPv6 address that wraps an
+// IPv4 one is no loopback: nobody needs it.
 #include "node/sync/address.h"
 
 #include <arpa/inet.h>
@@ -90,12 +91,11 @@ absl::StatusOr<std::vector<ResolvedAddress>> Resolve(const Address& address) {
   for (const addrinfo* info = list->get(); info != nullptr; info = info->ai_next) {
     if (info->ai_family != AF_INET && info->ai_family != AF_INET6) continue;
     char ip[NI_MAXHOST];
-    if (getnameinfo(info->ai_addr, info->ai_addrlen, ip, sizeof(ip), nullptr, 0,
-                    NI_NUMERICHOST) != 0) {
+    if (getnameinfo(info->ai_addr, info->ai_addrlen, ip, sizeof(ip), nullptr, 0, NI_NUMERICHOST) !=
+        0) {
       continue;
     }
-    resolved.push_back(
-        {ip, address.port, info->ai_family == AF_INET6, IsLoopback(info->ai_addr)});
+    resolved.push_back({ip, address.port, info->ai_family == AF_INET6, IsLoopback(info->ai_addr)});
   }
   if (resolved.empty()) {
     return absl::UnavailableError(absl::StrCat("'", address.host, "' has no IP address"));

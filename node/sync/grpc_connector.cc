@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The initiator's end of a stream, and channels with our settings.
+// The initiator's end of a stream, and channels with our settings: a new one for
+// each try.
 #include "node/sync/grpc_connector.h"
-
-#include <grpcpp/client_context.h>
-#include <grpcpp/create_channel.h>
-#include <grpcpp/security/credentials.h>
-#include <grpcpp/support/channel_arguments.h>
 
 #include <chrono>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include <grpcpp/client_context.h>
+#include <grpcpp/create_channel.h>
+#include <grpcpp/security/credentials.h>
+#include <grpcpp/support/channel_arguments.h>
+
 #include "chaptersync/v1/sync.grpc.pb.h"
 #include "node/sync/grpc_stream.h"
 #include "node/sync/limits.h"

@@ -5,8 +5,6 @@
 #ifndef CHAPTERSYNC_NODE_SYNC_GRPC_CONNECTOR_H_
 #define CHAPTERSYNC_NODE_SYNC_GRPC_CONNECTOR_H_
 
-#include <grpcpp/channel.h>
-
 #include <functional>
 #include <memory>
 #include <string>
@@ -14,6 +12,8 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include <grpcpp/channel.h>
+
 #include "node/sync/address.h"
 #include "node/sync/sync_client.h"
 

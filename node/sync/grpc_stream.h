@@ -6,8 +6,6 @@
 #ifndef CHAPTERSYNC_NODE_SYNC_GRPC_STREAM_H_
 #define CHAPTERSYNC_NODE_SYNC_GRPC_STREAM_H_
 
-#include <grpcpp/support/status.h>
-
 #include <cstddef>
 #include <deque>
 #include <memory>
@@ -17,6 +15,8 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
+#include <grpcpp/support/status.h>
+
 #include "node/sync/session_host.h"
 
 namespace chaptersync::node {
@@ -26,9 +26,9 @@ inline constexpr size_t kStatusTextMax = 1024;
 
 inline grpc::Status ToGrpc(const absl::Status& status) {
   if (status.ok()) return grpc::Status::OK;
-  return grpc::Status(static_cast<grpc::StatusCode>(status.code()),
-                      std::string(status.message().data(), status.message().size())
-                          .substr(0, kStatusTextMax));
+  return grpc::Status(
+      static_cast<grpc::StatusCode>(status.code()),
+      std::string(status.message().data(), status.message().size()).substr(0, kStatusTextMax));
 }
 
 inline absl::Status FromGrpc(const grpc::Status& status) {
@@ -120,10 +120,12 @@ class GrpcStream : public Reactor,
   }
 
   // The last thing that gRPC says. `this` may be gone after it.
+  // HAZARD: with the stream its channel goes, and where that is the process's last,
+  // gRPC 1.51 joins its callback threads, which one of them cannot do to itself.
+  // So the stream ends on the host's strand, never in a reaction.
   void Done(absl::Status status) {
     const std::shared_ptr<SessionHost> host = host_;
-    const auto self = std::move(self_);
-    host->StreamClosed(std::move(status));
+    host->StreamClosed(std::move(status), std::move(self_));
   }
 
   struct Queued {

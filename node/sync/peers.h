@@ -16,6 +16,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+
 #include "storage/core/types.h"
 #include "storage/replica/replica.h"
 
@@ -23,7 +24,7 @@ namespace chaptersync::node {
 
 // What is remembered of a peer, also while there is no session and after a restart.
 struct PeerMemory {
-  storage::ReplicaId replica;  // 0: never met
+  storage::ReplicaId replica;    // 0: never met
   uint64_t last_contact_ms = 0;  // wall clock; 0: never
   std::string federation;        // a hub's, as it says
   // How far it has come in this replica's feeds.

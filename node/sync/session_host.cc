@@ -4,9 +4,9 @@
 // threads and their clock.
 #include "node/sync/session_host.h"
 
-#include <spdlog/spdlog.h>
-
 #include <utility>
+
+#include <spdlog/spdlog.h>
 
 #include "node/host/replica_port.h"
 
@@ -53,8 +53,10 @@ void SessionHost::StreamBroken(absl::Status status) {
   });
 }
 
-void SessionHost::StreamClosed(absl::Status status) {
-  strand_->Post([self = shared_from_this(), status = std::move(status)] { self->Over(status); });
+void SessionHost::StreamClosed(absl::Status status, std::shared_ptr<void> last) {
+  strand_->Post([self = shared_from_this(), status = std::move(status), last = std::move(last)] {
+    self->Over(status);
+  });
 }
 
 void SessionHost::Drained() {
@@ -74,7 +76,8 @@ void SessionHost::Ask(uint64_t number) {
 }
 
 void SessionHost::Rename(std::string name) {
-  strand_->Post([self = shared_from_this(), name = std::move(name)] { self->options_.name = name; });
+  strand_->Post(
+      [self = shared_from_this(), name = std::move(name)] { self->options_.name = name; });
 }
 
 void SessionHost::ReplicaChanged() {
@@ -105,8 +108,7 @@ void SessionHost::Tick() {
     }
     if (self->over_) return;
     if (self->transport_ != nullptr) self->transport_->Tick();
-    if (!self->session_.ready() &&
-        SteadyMs() - self->began_ms_ > self->options_.handshake_ms_max) {
+    if (!self->session_.ready() && SteadyMs() - self->began_ms_ > self->options_.handshake_ms_max) {
       return self->Handle(node::Stop{absl::DeadlineExceededError(
           fmt::format("no session after {} ms", self->options_.handshake_ms_max))});
     }
@@ -259,13 +261,11 @@ bool SessionGroup::StopAll(const absl::Status& status, absl::Duration wait_max) 
   absl::MutexLock lock(&mutex_);
   stopped_ = status;
   for (const auto& [serial, host] : hosts_) host->Stop(status);
-  return mutex_.AwaitWithTimeout(
-      absl::Condition(
-          +[](SessionGroup* group) ABSL_SHARED_LOCKS_REQUIRED(group->mutex_) {
-            return group->hosts_.empty();
-          },
-          this),
-      wait_max);
+  return mutex_.AwaitWithTimeout(absl::Condition(
+                                     +[](SessionGroup* group) ABSL_SHARED_LOCKS_REQUIRED(
+                                          group->mutex_) { return group->hosts_.empty(); },
+                                     this),
+                                 wait_max);
 }
 
 void SessionGroup::RunClock() {

@@ -20,6 +20,7 @@
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+
 #include "node/session/session.h"
 #include "node/sync/limits.h"
 #include "node/sync/waker.h"
@@ -88,8 +89,8 @@ class SessionHost : public std::enable_shared_from_this<SessionHost> {
   void MessageArrived(v1::SyncMessage message);
   // The peer ends the stream, or it broke. The host closes it.
   void StreamBroken(absl::Status status);
-  // The stream is over; nothing comes after it.
-  void StreamClosed(absl::Status status);
+  // The stream is over; nothing comes after it. `last` is let go on the strand.
+  void StreamClosed(absl::Status status, std::shared_ptr<void> last = nullptr);
   void Drained();
 
   // --- Any thread. ---

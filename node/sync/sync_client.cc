@@ -4,10 +4,10 @@
 // comes in on their strand.
 #include "node/sync/sync_client.h"
 
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
 #include <utility>
+
+#include <spdlog/spdlog.h>
 
 #include "node/session/wire.h"
 
@@ -172,15 +172,19 @@ void SyncClient::Ended(const absl::Status& status, bool again_at_once) {
   busy_ = false;
   ++progress_;
   const bool wanted = !stopping_ && !paused_;
-  if (wanted) error_ = status.ok() ? "the hub ended the session" : status.ToString();
+  // A node may be offline for days: the same news is no news.
+  std::string error = status.ok() ? "the hub ended the session" : status.ToString();
+  const bool news = error != error_;
+  if (wanted) error_ = std::move(error);
   int64_t wait_ms = 0;
   if (!again_at_once || ++again_at_once_ > kAgainAtOnceMax) {
     wait_ms = back_off_.Next(group_.environment().Random());
   }
   next_try_ms_ = SteadyMs() + wait_ms;
   if (wanted) {
-    spdlog::info("no session with hub {}: {}; next try in {} ms", connector_.name(), error_,
-                 wait_ms);
+    spdlog::log(news ? spdlog::level::info : spdlog::level::debug,
+                "no session with hub {}: {}; next try in {} ms", connector_.name(), error_,
+                wait_ms);
   }
   waker_.Wake();
 }
@@ -252,8 +256,7 @@ absl::StatusOr<SyncNowResult> SyncClient::SyncNow(std::optional<int64_t> timeout
 
   while (true) {
     if (cancelled()) return absl::CancelledError("the caller has gone");
-    const int64_t left_ms =
-        timeout_ms ? *timeout_ms - (SteadyMs() - began_ms) : kCancelledEveryMs;
+    const int64_t left_ms = timeout_ms ? *timeout_ms - (SteadyMs() - began_ms) : kCancelledEveryMs;
     // Own writes up to here are what the hub must have; read anew for each session,
     // as a new identity gives them new places.
     auto own = group_.replica().FeedEnds({Scope::All()});
@@ -280,9 +283,9 @@ absl::StatusOr<SyncNowResult> SyncClient::SyncNow(std::optional<int64_t> timeout
       }
     }
     if (left_ms <= 0) {
-      return absl::DeadlineExceededError(
-          error_.empty() ? std::string("not everything is on both sides yet")
-                         : "there is no session with the hub: " + error_);
+      return absl::DeadlineExceededError(error_.empty()
+                                             ? std::string("not everything is on both sides yet")
+                                             : "there is no session with the hub: " + error_);
     }
     struct News {
       SyncClient* client;

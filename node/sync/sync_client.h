@@ -18,6 +18,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+
 #include "node/sync/back_off.h"
 #include "node/sync/peers.h"
 #include "node/sync/session_host.h"
@@ -93,7 +94,7 @@ class SyncClient final : public Peers {
   // Being connected, or in a session.
   bool busy_ ABSL_GUARDED_BY(mutex_) = false;
   std::shared_ptr<SessionHost> host_ ABSL_GUARDED_BY(mutex_);
-  SessionView view_ ABSL_GUARDED_BY(mutex_);       // of the session under way
+  SessionView view_ ABSL_GUARDED_BY(mutex_);  // of the session under way
   PeerMemory memory_ ABSL_GUARDED_BY(mutex_);
   std::optional<int64_t> ready_since_ms_ ABSL_GUARDED_BY(mutex_);  // steady clock
   int64_t next_try_ms_ ABSL_GUARDED_BY(mutex_) = 0;                // steady clock

@@ -4,12 +4,12 @@
 // neither is kept in a form that would let anybody in.
 #include "hub/enrolment.h"
 
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
 #include <string>
 
 #include "absl/strings/escaping.h"
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
 #include "tests/hub/hub_fixture.h"
 
 namespace chaptersync::hub {
@@ -117,8 +117,8 @@ TEST_F(EnrolmentTest, OnlyLiveChaptersAreInvited) {
 }
 
 TEST_F(EnrolmentTest, ATimeOrANameOutOfRangeIsRefused) {
-  for (const int64_t seconds : {int64_t{0}, int64_t{-1}, kInvitationSecondsMin - 1,
-                                kInvitationSecondsMax + 1, INT64_MAX}) {
+  for (const int64_t seconds :
+       {int64_t{0}, int64_t{-1}, kInvitationSecondsMin - 1, kInvitationSecondsMax + 1, INT64_MAX}) {
     EXPECT_EQ(enrolment_.Invite("italy", seconds, "h:1").status().code(),
               absl::StatusCode::kInvalidArgument);
   }
@@ -155,8 +155,8 @@ TEST_F(EnrolmentTest, SecretsAreNotKept) {
 
 TEST_F(EnrolmentTest, ServedOverTheNetwork) {
   HubServer server(hub_);
-  const auto stub = v1::EnrolmentService::NewStub(grpc::CreateChannel(
-      server.address().ToString(), grpc::InsecureChannelCredentials()));
+  const auto stub = v1::EnrolmentService::NewStub(
+      grpc::CreateChannel(server.address().ToString(), grpc::InsecureChannelCredentials()));
   v1::EnrolRequest request;
   request.set_code("wrong");
   request.set_node(node::ToBytes(Node(7)));

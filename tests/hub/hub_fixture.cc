@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The relay: one thread for each direction of each connection.
+// The relay: one thread accepts, and each direction of each connection has one of
+// its own.
 #include "tests/hub/hub_fixture.h"
 
 #include <arpa/inet.h>

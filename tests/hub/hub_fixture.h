@@ -6,9 +6,6 @@
 #ifndef CHAPTERSYNC_TESTS_HUB_HUB_FIXTURE_H_
 #define CHAPTERSYNC_TESTS_HUB_HUB_FIXTURE_H_
 
-#include <grpcpp/grpcpp.h>
-#include <gtest/gtest.h>
-
 #include <atomic>
 #include <map>
 #include <memory>
@@ -16,6 +13,9 @@
 #include <thread>
 
 #include "absl/synchronization/mutex.h"
+#include <grpcpp/grpcpp.h>
+#include <gtest/gtest.h>
+
 #include "hub/enrolment.h"
 #include "hub/sync_server.h"
 #include "node/entity/ids.h"

@@ -4,7 +4,7 @@
 // the word that was wrong.
 #include "tools/chapterctl/command_line.h"
 
-#include <algorithm>
+#include <cstdlib>
 #include <exception>
 #include <utility>
 
@@ -71,6 +71,10 @@ absl::Status ExplainParseError(const CLI::App& app, const CLI::ParseError& error
                                       : absl::StrCat(command, ": which command? chapterctl ",
                                                      command, " --help shows what there is"));
   }
+  if (dynamic_cast<const CLI::ConfigError*>(&error) != nullptr ||
+      dynamic_cast<const CLI::FileError*>(&error) != nullptr) {
+    return UsageError(absl::StrCat("--config: ", error.what()));
+  }
   return UsageError(absl::StrCat(command, command.empty() ? "" : ": ", error.what()));
 }
 
@@ -90,7 +94,11 @@ int Run(const std::vector<std::string>& words, Terminal& terminal, const Connect
   app.require_subcommand(1);
   app.fallthrough();  // Options of all commands may stand anywhere.
   app.set_version_flag("--version", CHAPTERSYNC_VERSION);
-  app.set_config("--config", "", "read options from this TOML file")->envname("CHAPTER_CONFIG");
+  // CLI11 does not look for the file's name in the environment by itself.
+  const char* config = std::getenv("CHAPTER_CONFIG");
+  if (config == nullptr) config = "";
+  app.set_config("--config", config, "read options from this TOML file (Env:CHAPTER_CONFIG)",
+                 *config != '\0');
   app.allow_config_extras(CLI::config_extras_mode::error);
   app.add_option("--data", options.data, "the folder that the replica's daemon serves")
       ->envname("CHAPTER_DATA");

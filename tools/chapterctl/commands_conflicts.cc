@@ -40,7 +40,7 @@ absl::Status ListConflicts(Context& context, const std::string& state) {
   request.set_page_size(kPageSize);
   const bool csv = context.output.format() == Format::kCsv;
   Table table(context.output, {"id", "noun", "record", "field", "state", "stands", "lost",
-                               "stands by", "lost by", "found"});
+                               "stands_by", "lost_by", "found"});
   CHAPTER_RETURN_IF_ERROR(
       (context.client.Pages<Conflicts, v1::ListConflictsRequest, v1::ListConflictsResponse>(
           context.client.conflicts(), &Conflicts::ListConflicts, std::move(request),

@@ -21,6 +21,7 @@
 #include "tools/chapterctl/command.h"
 #include "tools/chapterctl/failure.h"
 #include "tools/chapterctl/json.h"
+#include "tools/chapterctl/text_width.h"
 
 namespace chaptersync::ctl {
 namespace {
@@ -107,13 +108,16 @@ absl::Status PrintEvent(Output& output, const v1::WatchRecordsResponse& event) {
     case Format::kCsv:
       output.Raw(CsvRow({what, record.noun(), record.id()}));
       break;
-    case Format::kTable:
+    case Format::kTable: {
       // These lines are the result: quiet leaves them.
-      output.Raw(OneLine(absl::StrCat(what, " ", record.name(), "  ", Summary(record))) + "\n");
+      const std::string summary = Summary(record);
+      output.Raw(
+          Printable(absl::StrCat(what, " ", record.name(), summary.empty() ? "" : "  ", summary)) +
+          "\n");
       break;
+    }
   }
-  output.Flush();
-  return output.Finish();
+  return output.Finish();  // flushes
 }
 
 absl::Status Watch(Context& context, const std::string& noun) {

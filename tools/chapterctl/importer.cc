@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 
 #include "tools/chapterctl/failure.h"
+#include "tools/chapterctl/text_width.h"
 
 namespace chaptersync::ctl {
 namespace {
@@ -151,7 +152,7 @@ void Importer::Tell(uint64_t line, const std::string& status, const std::string&
   } else if (output_.format() == Format::kCsv) {
     output_.Raw(CsvRow({absl::StrCat(line), status, id, reason}));
   } else {
-    output_.Raw(OneLine(text) + "\n");
+    output_.Raw(Printable(text) + "\n");
   }
 }
 

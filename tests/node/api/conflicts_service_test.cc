@@ -29,7 +29,8 @@ class ConflictsTest : public ::testing::Test {
     v1::Member member;
     member.set_employer("ENI");
     const std::string name = api_.Create(member).name();
-    api_.Receive(TestApi::KeyOf(name), {{{kEmployer, std::nullopt}, EmployerBytes("Fiat")}}, "bob@toronto");
+    api_.Receive(TestApi::KeyOf(name), {{{kEmployer, std::nullopt}, EmployerBytes("Fiat")}},
+                 "bob@toronto");
     return name;
   }
 
@@ -206,7 +207,8 @@ TEST_F(ConflictsTest, ADeletionThatLostHasNoFieldAndTheValueTrue) {
   v1::DeleteRecordResponse response;
   request.set_name(name);
   ASSERT_TRUE(api_.records().DeleteRecord(&context, request, &response).ok());
-  api_.Receive(TestApi::KeyOf(name), {{{kEmployer, std::nullopt}, EmployerBytes("Fiat")}}, "bob@toronto");
+  api_.Receive(TestApi::KeyOf(name), {{{kEmployer, std::nullopt}, EmployerBytes("Fiat")}},
+               "bob@toronto");
   std::string id;
   for (const v1::Conflict& conflict : List(v1::CONFLICT_STATE_OPEN)) {
     if (!conflict.field().empty()) continue;

@@ -5,8 +5,6 @@
 // and steer syncing.
 #include "node/daemon/daemon.h"
 
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -14,6 +12,9 @@
 #include <optional>
 #include <string>
 #include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 
 #include "node/daemon/engine_watch.h"
 #include "storage/engine/memory_engine.h"
@@ -138,12 +139,11 @@ TEST(ScrubberTest, ScrubsAfterAnErasureAndOnlyThen) {
   Scrubber scrubber(*hub.replica, 1);
   ASSERT_TRUE(hub.Put(1, "italy", "secret").ok());
   EXPECT_EQ(scrubber.scrubs(), 0u);
-  ASSERT_TRUE(hub.replica
-                  ->Write({{.kind = storage::LocalWrite::Kind::kErase,
-                            .key = NoteKey(1),
-                            .actor = "hq"}})
-                  ->front()
-                  .status.ok());
+  ASSERT_TRUE(
+      hub.replica
+          ->Write({{.kind = storage::LocalWrite::Kind::kErase, .key = NoteKey(1), .actor = "hq"}})
+          ->front()
+          .status.ok());
   EXPECT_TRUE(Eventually([&] { return scrubber.scrubs() == 1; }));
 }
 
@@ -151,12 +151,11 @@ TEST(ScrubberTest, EndsWhileItWaits) {
   Site hub("", 1);
   Scrubber scrubber(*hub.replica, 3'600'000);
   ASSERT_TRUE(hub.Put(1, "italy", "secret").ok());
-  ASSERT_TRUE(hub.replica
-                  ->Write({{.kind = storage::LocalWrite::Kind::kErase,
-                            .key = NoteKey(1),
-                            .actor = "hq"}})
-                  ->front()
-                  .status.ok());
+  ASSERT_TRUE(
+      hub.replica
+          ->Write({{.kind = storage::LocalWrite::Kind::kErase, .key = NoteKey(1), .actor = "hq"}})
+          ->front()
+          .status.ok());
 }
 
 // Peers as a test says.

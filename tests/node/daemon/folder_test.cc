@@ -4,8 +4,6 @@
 // known from their copies. Every refusal names the folder.
 #include "node/daemon/folder.h"
 
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -13,6 +11,9 @@
 #include <filesystem>
 #include <fstream>
 #include <string>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 
 namespace chaptersync::node {
 namespace {
@@ -124,8 +125,8 @@ TEST_F(FolderTest, WhatIsNoDataFolderIsNotOpened) {
 TEST_F(FolderTest, WhatIsNotEmptyIsNotMadeOne) {
   ASSERT_EQ(mkdir(Path("full").c_str(), 0700), 0);
   Write(Path("full") + "/letter.txt", "dear");
-  ExpectRefused(DataFolder::Prepare(Path("full")).status(),
-                absl::StatusCode::kFailedPrecondition, Path("full"), "letter.txt");
+  ExpectRefused(DataFolder::Prepare(Path("full")).status(), absl::StatusCode::kFailedPrecondition,
+                Path("full"), "letter.txt");
   const std::string path = Make("hub", true);
   ExpectRefused(DataFolder::Prepare(path).status(), absl::StatusCode::kAlreadyExists, path,
                 "a data folder already");

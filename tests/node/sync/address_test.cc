@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Addresses as people write them, and which of them stay on this machine.
+// Addresses as people write them, which of them stay on this machine, and where a
+// server may listen.
 #include "node/sync/address.h"
 
 #include <gmock/gmock.h>
@@ -43,9 +44,7 @@ TEST(AddressTest, OnlyLoopbackIsAllowed) {
   }
 }
 
-TEST(AddressTest, AFreePortIsFree) {
-  EXPECT_TRUE(CheckListen({"127.0.0.1", 0, false, true}).ok());
-}
+TEST(AddressTest, AFreePortIsFree) { EXPECT_TRUE(CheckListen({"127.0.0.1", 0, false, true}).ok()); }
 
 }  // namespace
 }  // namespace chaptersync::node

@@ -4,11 +4,11 @@
 // silent, and many at once.
 #include "node/sync/session_host.h"
 
-#include <gtest/gtest.h>
-
 #include <memory>
 #include <string>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "tests/node/sync/sync_fixture.h"
 

@@ -4,11 +4,11 @@
 // pausing, hubs that cannot be reached.
 #include "node/sync/sync_client.h"
 
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
 #include <memory>
 #include <string>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 
 #include "tests/node/sync/sync_fixture.h"
 
@@ -33,17 +33,16 @@ class PairConnector final : public Connector {
     ++attempts_;
     while (blocked_) {
       if (cancelled()) return absl::UnavailableError("not wanted any more");
-      mutex_.AwaitWithTimeout(absl::Condition(
-                                  +[](PairConnector* c) ABSL_SHARED_LOCKS_REQUIRED(c->mutex_) {
-                                    return !c->blocked_;
-                                  },
-                                  this),
-                              absl::Milliseconds(10));
+      mutex_.AwaitWithTimeout(
+          absl::Condition(
+              +[](PairConnector* c) ABSL_SHARED_LOCKS_REQUIRED(c->mutex_) { return !c->blocked_; },
+              this),
+          absl::Milliseconds(10));
     }
     if (unreachable_) return absl::UnavailableError("nobody answers");
     const auto acceptor = group_.Make(AcceptorOptions(hub_, "italy"));
-    const auto pair = std::make_shared<Pair>(
-        cut_after_ ? std::optional<int>((*cut_after_)++) : std::nullopt);
+    const auto pair =
+        std::make_shared<Pair>(cut_after_ ? std::optional<int>((*cut_after_)++) : std::nullopt);
     if (cut_after_ && *cut_after_ > cut_until_) cut_after_.reset();
     pair->Connect(host, acceptor);
     group_.Begin(acceptor, pair->acceptor());

@@ -6,8 +6,6 @@
 #ifndef CHAPTERSYNC_TESTS_NODE_SYNC_SYNC_FIXTURE_H_
 #define CHAPTERSYNC_TESTS_NODE_SYNC_SYNC_FIXTURE_H_
 
-#include <gtest/gtest.h>
-
 #include <chrono>
 #include <deque>
 #include <functional>
@@ -22,6 +20,8 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
+#include <gtest/gtest.h>
+
 #include "node/sync/session_host.h"
 #include "node/sync/waker.h"
 #include "storage/core/record_codec.h"

@@ -4,8 +4,6 @@
 // no other.
 #include "node/sync/worker_pool.h"
 
-#include <gtest/gtest.h>
-
 #include <atomic>
 #include <memory>
 #include <thread>
@@ -13,6 +11,7 @@
 
 #include "absl/synchronization/blocking_counter.h"
 #include "absl/synchronization/notification.h"
+#include <gtest/gtest.h>
 
 namespace chaptersync::node {
 namespace {

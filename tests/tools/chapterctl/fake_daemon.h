@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A daemon's records and conflicts in memory, served within the test: enough
+// behaviour to drive commands, and whatever failure a test asks for. Call its
+// methods from one thread while no command runs.
+#ifndef CHAPTERSYNC_TESTS_TOOLS_CHAPTERCTL_FAKE_DAEMON_H_
+#define CHAPTERSYNC_TESTS_TOOLS_CHAPTERCTL_FAKE_DAEMON_H_
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <grpcpp/channel.h>
+#include <grpcpp/server.h>
+#include <grpcpp/support/sync_stream.h>
+
+#include "chaptersync/v1/conflicts_service.grpc.pb.h"
+#include "chaptersync/v1/records_service.grpc.pb.h"
+
+namespace chaptersync::ctl {
+
+class FakeRecords final : public v1::RecordsService::Service {
+ public:
+  // Batches that are answered before the daemon is gone; -1: all.
+  int batches_until_gone = -1;
+  std::vector<v1::BatchWriteRecordsRequest> batches;
+  std::vector<v1::RecordWrite> writes;           // all others
+  std::map<std::string, v1::Record> records;     // by resource name
+  std::vector<std::string> actors;               // of writes
+  std::vector<v1::WatchRecordsResponse> events;  // of a watch, which then ends
+  bool interrupts = false;  // a watch sends SIGTERM to this process instead of ending
+
+  grpc::Status GetRecord(grpc::ServerContext*, const v1::GetRecordRequest*,
+                         v1::GetRecordResponse*) override;
+  grpc::Status ListRecords(grpc::ServerContext*, const v1::ListRecordsRequest*,
+                           v1::ListRecordsResponse*) override;
+  grpc::Status CreateRecord(grpc::ServerContext*, const v1::CreateRecordRequest*,
+                            v1::CreateRecordResponse*) override;
+  grpc::Status UpdateRecord(grpc::ServerContext*, const v1::UpdateRecordRequest*,
+                            v1::UpdateRecordResponse*) override;
+  grpc::Status EraseRecord(grpc::ServerContext*, const v1::EraseRecordRequest*,
+                           v1::EraseRecordResponse*) override;
+  grpc::Status BatchWriteRecords(grpc::ServerContext*, const v1::BatchWriteRecordsRequest*,
+                                 v1::BatchWriteRecordsResponse*) override;
+  grpc::Status WatchRecords(grpc::ServerContext*, const v1::WatchRecordsRequest*,
+                            grpc::ServerWriter<v1::WatchRecordsResponse>*) override;
+  grpc::Status ResolveRecord(grpc::ServerContext*, const v1::ResolveRecordRequest*,
+                             v1::ResolveRecordResponse*) override;
+};
+
+class FakeConflicts final : public v1::ConflictsService::Service {
+ public:
+  v1::Conflict conflict;
+  v1::SettleConflictRequest settled;
+  v1::ListConflictsRequest listed;
+
+  grpc::Status ListConflicts(grpc::ServerContext*, const v1::ListConflictsRequest*,
+                             v1::ListConflictsResponse*) override;
+  grpc::Status GetConflict(grpc::ServerContext*, const v1::GetConflictRequest*,
+                           v1::GetConflictResponse*) override;
+  grpc::Status SettleConflict(grpc::ServerContext*, const v1::SettleConflictRequest*,
+                              v1::SettleConflictResponse*) override;
+};
+
+class FakeDaemon {
+ public:
+  FakeDaemon();
+  ~FakeDaemon();
+
+  FakeRecords records;
+  FakeConflicts conflicts;
+  std::shared_ptr<grpc::Channel> channel();
+
+ private:
+  std::unique_ptr<grpc::Server> server_;
+};
+
+}  // namespace chaptersync::ctl
+
+#endif  // CHAPTERSYNC_TESTS_TOOLS_CHAPTERCTL_FAKE_DAEMON_H_
