@@ -396,7 +396,7 @@ TEST_F(ExchangeTest, TwoFindingsAndTwoSettlementsOfOneConflictUnite) {
   ASSERT_TRUE(Sync(italy, hq).ok());
   for (const Site* site : {&hq, &hq2, &italy}) {
     ASSERT_EQ(site->Get(kNote1).conflicts.size(), 1u);
-    const auto& settlements = site->Get(kNote1).conflicts[0].settlements;
+    const auto settlements = site->Get(kNote1).conflicts[0].settlements;
     ASSERT_EQ(settlements.size(), 2u) << "both are shown";
     EXPECT_EQ(settlements.back().choice, storage::Choice::kTake) << "the later stands";
     EXPECT_EQ(site->Text(kNote1, kTextField), "hq");
