@@ -31,6 +31,8 @@ SessionHost::SessionHost(SessionGroup& group, uint64_t serial, SessionHostOption
 
 void SessionHost::Begin(std::shared_ptr<Transport> transport) {
   strand_->Post([self = shared_from_this(), transport = std::move(transport)]() mutable {
+    // The stream may have closed before the session could begin.
+    if (self->over_) return self->group_.Ended(self->serial_);
     self->transport_ = std::move(transport);
     self->Handle(Opened{});
   });

@@ -166,6 +166,17 @@ TEST_F(SessionHostTest, ASilentStreamEndsAfterTheHandshakesTime) {
   EXPECT_EQ(acceptor_end_.Wait().code(), absl::StatusCode::kDeadlineExceeded);
 }
 
+// A session whose stream had closed before it began was never forgotten by its group.
+TEST_F(SessionHostTest, AStreamThatClosesFirstLeavesNoSession) {
+  SessionHostOptions options = AcceptorOptions(hub_, "italy");
+  options.ended = acceptor_end_.Callback();
+  const auto host = hub_group_.Make(std::move(options));
+  host->StreamClosed(absl::UnavailableError("gone"));
+  EXPECT_EQ(acceptor_end_.Wait(), absl::UnavailableError("gone"));
+  hub_group_.Begin(host, std::make_shared<DeadTransport>(host));
+  EXPECT_TRUE(Eventually([&] { return hub_group_.size() == 0; }));
+}
+
 TEST_F(SessionHostTest, AnAcceptorReadsNothingWhileMuchWaitsToBeSent) {
   SessionHostOptions options = AcceptorOptions(hub_, "italy");
   options.ended = acceptor_end_.Callback();
