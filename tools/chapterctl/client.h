@@ -29,6 +29,8 @@ namespace chaptersync::ctl {
 
 // A call that takes longer than this has failed: the daemon is on this machine.
 inline constexpr absl::Duration kCallTimeout = absl::Minutes(2);
+// Records, conflicts or refused writes asked for at a time.
+inline constexpr int kPageSize = 500;
 
 class Client {
  public:

@@ -22,8 +22,6 @@ namespace {
 using Conflicts = v1::ConflictsService::Stub;
 using Refused = v1::RefusedService::Stub;
 
-constexpr int kPageSize = 500;
-// Digits of a conflict's id that a table shows: enough to name it.
 constexpr size_t kIdDigits = 12;
 constexpr uint64_t kNumberMax = uint64_t{1} << 62;
 

@@ -31,8 +31,6 @@ using google::protobuf::Message;
 using node::EntityType;
 using Records = v1::RecordsService::Stub;
 
-constexpr int kPageSize = 500;
-// The noun whose records are shown with their nodes.
 constexpr char kChapters[] = "chapters";
 
 // Chapters' handles -> what their nodes say.

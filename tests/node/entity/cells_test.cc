@@ -22,8 +22,6 @@ using storage::CellPath;
 using storage::CellWrite;
 using ::testing::HasSubstr;
 
-const EntityType& Members() { return *BuiltinEntities().FindByNoun("members"); }
-
 std::vector<std::pair<CellPath, std::optional<std::string>>> Plain(
     const std::vector<CellWrite>& writes) {
   std::vector<std::pair<CellPath, std::optional<std::string>>> out;

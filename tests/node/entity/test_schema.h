@@ -36,6 +36,9 @@ class TestSchema {
 // An entity `thing` with fields of every kind, and with maps of every kind of key.
 const EntityRegistry& EveryKind();
 
+// The entity that has maps of messages.
+inline const EntityType& Members() { return *BuiltinEntities().FindByNoun("members"); }
+
 // Fills fields at random, also with empty values and defaults.
 void Randomize(google::protobuf::Message& message, std::mt19937_64& random, int depth = 0);
 

@@ -23,7 +23,6 @@ using google::protobuf::Value;
 using storage::CellPath;
 using ::testing::HasSubstr;
 
-const EntityType& Members() { return *BuiltinEntities().FindByNoun("members"); }
 const EntityType& Events() { return *BuiltinEntities().FindByNoun("events"); }
 const EntityType& Thing() { return EveryKind().types().front(); }
 
