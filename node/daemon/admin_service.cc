@@ -43,9 +43,7 @@ grpc::Status AdminServiceServer::GetStatus(grpc::ServerContext*, const v1::GetSt
   const storage::ReplicaOptions& options = replica_.options();
   response->set_chapter(options.hub ? "hq" : options.chapter);
   response->set_role(options.hub ? v1::REPLICA_ROLE_HUB : v1::REPLICA_ROLE_NODE);
-  const auto counts = replica_.CountRecords();
-  if (!counts.ok()) return ToGrpc(counts.status());
-  for (const auto& [entity, count] : *counts) {
+  for (const auto& [entity, count] : replica_.CountRecords()) {
     (*response->mutable_records())[BuiltinEntities().NounOf(entity)] += count;
   }
   const auto conflicts = replica_.CountOpenConflicts();

@@ -27,6 +27,8 @@ Scrubber::Scrubber(storage::Replica& replica, int64_t after_ms)
     last_drop_ms_ = SteadyMs();
     waker_.Wake();
   });
+  // What was left to do when the program ended, or crashed.
+  if (replica_.scrub_due()) last_drop_ms_ = SteadyMs();
   thread_ = std::thread([this] { Run(); });
 }
 

@@ -34,7 +34,7 @@ std::optional<Event> Perform(storage::Replica& replica, const Effect& effect) {
             return FeedRead{e.request.scope, replica.ReadFeed(e.request)};
           },
           [&](const ReadRecords& e) -> Result {
-            return RecordsRead{replica.ReadRecords(e.request)};
+            return RecordsRead{e.request.asked, replica.ReadRecords(e.request)};
           },
           [&](const ApplyRecords& e) -> Result { return Applied{replica.Apply(e.request)}; },
           [&](const AcknowledgePeer& e) -> Result {

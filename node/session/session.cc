@@ -25,7 +25,8 @@ using storage::Scope;
 using storage::Sequence;
 
 Session::Session(SessionConfig config) : config_(std::move(config)) {
-  window_bytes_ = config_.window_bytes;
+  window_bytes_max_ = config_.window_bytes;
+  page_bytes_ = std::min(kPageBytesStart, config_.page_bytes_max);
 }
 
 std::vector<Effect> Session::Handle(Event event, uint64_t now_ms) {
@@ -58,7 +59,8 @@ bool Session::Check(const absl::Status& status) {
 std::vector<std::string> Session::TakeNotes() { return std::exchange(notes_, {}); }
 
 bool Session::quiet() const {
-  if (state_ != State::kReady || !inbox_.empty() || busy_ != Busy::kNo || !in_flight_.empty()) {
+  if (state_ != State::kReady || !inbox_.empty() || busy_ != Busy::kNo || !in_flight_.empty() ||
+      !wanted_.empty()) {
     return false;
   }
   const bool feeds = std::all_of(outbound_.begin(), outbound_.end(),
@@ -227,7 +229,7 @@ void Session::TakeWelcome(const v1::Welcome& welcome) {
   peer_.hub = true;
   peer_.entities = EntitiesFromProto(welcome.entities());
   federation_ = welcome.federation();
-  window_bytes_ = std::clamp<size_t>(welcome.window_bytes(), kPageBytesMax, kWindowBytes);
+  window_bytes_max_ = std::clamp<size_t>(welcome.window_bytes(), kPageBytesMax, kWindowBytes);
   storage::WelcomeFacts facts;
   facts.cursor = FromProto(welcome.cursor());
   for (const v1::Cursor& resume : welcome.resume()) {
@@ -262,7 +264,7 @@ void Session::On(const HubJoined& event) {
                        .mark = {}});
   state_ = State::kReady;
   SendDropped(joined.dropped);
-  AskWhole(joined.ask_whole);
+  AskWhole(joined.ask_whole, /*refusals_noted=*/true);
 }
 
 // --- Messages. ---
@@ -409,6 +411,17 @@ void Session::TakeLeft(const v1::Left& left) {
     }
     request.left.push_back(*std::move(inbound));
   }
+  if (static_cast<size_t>(left.unplaced_size()) > kWholeMax) {
+    return End(absl::InvalidArgumentError(absl::StrCat(
+        left.unplaced_size(), " unplaced records in one Left are over the limit of ", kWholeMax)));
+  }
+  for (const v1::RecordName& name : left.unplaced()) {
+    auto key = FromProto(name);
+    if (!Check(key.status())) return;
+    for (auto& [scope, feed] : inbound_) {
+      if (feed.missing.erase(*key) > 0) raised.insert(scope);
+    }
+  }
   for (const Scope& scope : raised) {
     request.cursors.push_back(DurableCursor(scope, inbound_[scope], {}));
   }
@@ -427,7 +440,6 @@ void Session::On(const Applied& event) {
     return End(absl::AbortedError("writing under a new replica id from now on"), true);
   }
   std::vector<RecordKey> whole;
-  std::vector<RecordKey> answers;
   for (const RecordOutcome& outcome : result.outcomes) {
     switch (outcome.kind) {
       case RecordOutcome::Kind::kNeedsWhole:
@@ -448,28 +460,61 @@ void Session::On(const Applied& event) {
       case RecordOutcome::Kind::kIgnored:
         break;
     }
-    if (outcome.answer) answers.push_back(outcome.key);
+    if (outcome.answer) answers_.push_back(outcome.key);
     if (!stored_scope_) {
       for (auto& [scope, feed] : inbound_) feed.missing.erase(outcome.key);
     }
   }
-  AskWhole(whole);
+  AskWhole(whole, /*refusals_noted=*/false);
   SendDropped(result.dropped);
-  if (!answers.empty()) {
-    Sequence since{UINT64_MAX};
-    for (const Outbound& feed : outbound_) since = std::min(since, feed.acknowledged);
-    busy_ = Busy::kAnswering;
-    effects_.push_back(ReadRecords{{peer_, std::move(answers), since, false, false}});
-    return;
-  }
+  if (!answers_.empty()) return ReadAnswers();
   SendStored();
   busy_ = Busy::kNo;
 }
 
+void Session::ReadAnswers() {
+  Sequence since{UINT64_MAX};
+  for (const Outbound& feed : outbound_) since = std::min(since, feed.acknowledged);
+  busy_ = Busy::kAnswering;
+  effects_.push_back(ReadRecords{{.peer = peer_,
+                                  .keys = answers_,
+                                  .since = since,
+                                  .asked = false,
+                                  .refusals_noted = false,
+                                  .bytes_max = page_bytes_}});
+}
+
+void Session::ReadWanted() {
+  if (wanted_.empty() || reading_wanted_) return;
+  storage::RecordsRequest request{.peer = peer_,
+                                  .keys = {},
+                                  .since = {},
+                                  .asked = true,
+                                  .refusals_noted = wanted_.front().second,
+                                  .bytes_max = page_bytes_};
+  for (const auto& [key, noted] : wanted_) {
+    if (noted != request.refusals_noted || request.keys.size() == config_.page_records_max) break;
+    request.keys.push_back(key);
+  }
+  reading_wanted_ = true;
+  effects_.push_back(ReadRecords{std::move(request)});
+}
+
 void Session::On(const RecordsRead& event) {
-  if (!Check(event.items.status())) return;
-  SendItems(*event.items);
-  if (busy_ == Busy::kAnswering) SendStored();
+  if (!Check(event.page.status())) return;
+  SendItems(event.page->items);
+  const auto read = static_cast<ptrdiff_t>(event.page->read);
+  if (event.asked) {
+    for (ptrdiff_t i = 0; i < read; ++i) {
+      wanted_set_.erase(wanted_.front());
+      wanted_.pop_front();
+    }
+    reading_wanted_ = false;
+    return;
+  }
+  answers_.erase(answers_.begin(), answers_.begin() + read);
+  if (!answers_.empty()) return ReadAnswers();
+  SendStored();
   busy_ = Busy::kNo;
 }
 
@@ -491,6 +536,10 @@ void Session::SendItems(const std::vector<FeedItem>& items) {
     if (item.kind == FeedItem::Kind::kLeft) {
       *left.mutable_left()->add_records() = ToLeft(item);
       ++counts_.left_sent;
+      continue;
+    }
+    if (item.kind == FeedItem::Kind::kUnplaced) {
+      *left.mutable_left()->add_unplaced() = ToProto(item.key);
       continue;
     }
     page.push_back(&item);
@@ -543,10 +592,11 @@ void Session::SendDropped(const std::vector<storage::DroppedRecord>& dropped) {
   Send(std::move(message));
 }
 
-void Session::AskWhole(const std::vector<RecordKey>& keys) {
+void Session::AskWhole(const std::vector<RecordKey>& keys, bool refusals_noted) {
   counts_.whole_asked += keys.size();
   for (size_t i = 0; i < keys.size(); i += kWholeMax) {
     v1::SyncMessage message;
+    message.mutable_whole()->set_refusals_noted(refusals_noted);
     for (size_t j = i; j < std::min(keys.size(), i + kWholeMax); ++j) {
       *message.mutable_whole()->add_records() = ToProto(keys[j]);
     }
@@ -576,6 +626,7 @@ void Session::TakeStored(const v1::Stored& stored) {
       });
       if (it == in_flight_.end()) break;
       own_high = std::max(own_high, it->own_high);
+      if (it->bytes > 0 && now_ms_ >= it->sent_ms) Adapt(now_ms_ - it->sent_ms);
       in_flight_bytes_ -= it->bytes;
       in_flight_.erase(it);
     }
@@ -610,7 +661,7 @@ void Session::TakeStored(const v1::Stored& stored) {
 void Session::On(const Acknowledged& event) {
   if (!Check(event.result.status())) return;
   SendDropped(event.result->dropped);
-  AskWhole(std::exchange(ask_after_, {}));
+  AskWhole(std::exchange(ask_after_, {}), /*refusals_noted=*/true);
   busy_ = Busy::kNo;
 }
 
@@ -619,16 +670,16 @@ void Session::TakeWhole(const v1::Whole& whole) {
     return End(absl::InvalidArgumentError(absl::StrCat(
         whole.records_size(), " records in one Whole are over the limit of ", kWholeMax)));
   }
-  storage::RecordsRequest request{
-      .peer = peer_, .keys = {}, .since = {}, .whole = true, .asked = true};
-  std::set<RecordKey> asked;
   for (const v1::RecordName& name : whole.records()) {
     auto key = FromProto(name);
     if (!Check(key.status())) return;
-    if (asked.insert(*key).second) request.keys.push_back(*key);
+    const std::pair<RecordKey, bool> wanted{*key, whole.refusals_noted()};
+    if (wanted_set_.insert(wanted).second) wanted_.push_back(wanted);
   }
-  busy_ = Busy::kReading;
-  effects_.push_back(ReadRecords{std::move(request)});
+  if (wanted_.size() > kWholeWaitingMax) {
+    End(absl::ResourceExhaustedError(absl::StrCat(
+        "the peer waits for ", wanted_.size(), " whole records (at most ", kWholeWaitingMax, ")")));
+  }
 }
 
 void Session::TakePulse(const v1::Pulse& pulse) {
@@ -678,13 +729,25 @@ void Session::On(const Changed&) {
   for (Outbound& feed : outbound_) feed.dirty = true;
 }
 
+void Session::Adapt(uint64_t elapsed_ms) {
+  if (elapsed_ms < kPageFastMs) page_bytes_ *= 2;
+  if (elapsed_ms > kPageSlowMs) page_bytes_ /= 2;
+  page_bytes_ = std::clamp(page_bytes_, std::min(kPageBytesMin, config_.page_bytes_max),
+                           config_.page_bytes_max);
+}
+
+size_t Session::window_bytes() const {
+  return std::min(window_bytes_max_, kWindowPages * page_bytes_);
+}
+
 void Session::Pump() {
+  ReadWanted();
   for (Outbound& feed : outbound_) {
-    if (!feed.dirty || feed.reading || in_flight_bytes_ >= window_bytes_) continue;
+    if (!feed.dirty || feed.reading || in_flight_bytes_ >= window_bytes()) continue;
     feed.reading = true;
     feed.dirty = false;
-    effects_.push_back(ReadFeed{{peer_, feed.scope, feed.position, feed.acknowledged,
-                                 config_.page_bytes_max, config_.page_records_max}});
+    effects_.push_back(ReadFeed{{peer_, feed.scope, feed.position, feed.acknowledged, page_bytes_,
+                                 config_.page_records_max}});
   }
   if (flush_ && std::none_of(outbound_.begin(), outbound_.end(),
                              [](const Outbound& f) { return f.dirty || f.reading; })) {
@@ -713,7 +776,8 @@ void Session::On(const FeedRead& event) {
   v1::SyncMessage message;
   v1::Changes& changes = *message.mutable_changes();
   std::vector<const FeedItem*> items;
-  InFlight in_flight{.scope = feed->scope, .last = page.last, .bytes = 0, .own_high = {}};
+  InFlight in_flight{
+      .scope = feed->scope, .last = page.last, .bytes = 0, .own_high = {}, .sent_ms = now_ms_};
   for (const FeedItem& item : page.items) {
     if (item.kind == FeedItem::Kind::kLeft) {
       *left.mutable_left()->add_records() = ToLeft(item);
@@ -748,7 +812,8 @@ void Session::Flush(Outbound& feed) {
   changes.set_previous(feed.told.value);
   changes.set_last(feed.position.value);
   changes.set_mark(feed.mark.value);
-  in_flight_.push_back({.scope = feed.scope, .last = feed.position, .bytes = 0, .own_high = {}});
+  in_flight_.push_back(
+      {.scope = feed.scope, .last = feed.position, .bytes = 0, .own_high = {}, .sent_ms = now_ms_});
   feed.told = feed.position;
   feed.skipped = 0;
   Send(std::move(message));

@@ -79,7 +79,8 @@ struct JoinHub {
 struct ReadFeed {
   storage::FeedRequest request;
 };
-// Call Replica::ReadRecords; answer RecordsRead.
+// Call Replica::ReadRecords; answer RecordsRead. Where the peer asked for the records
+// a host may delay it: nothing waits.
 struct ReadRecords {
   storage::RecordsRequest request;
 };
@@ -139,7 +140,8 @@ struct FeedRead {
   absl::StatusOr<storage::FeedPage> page;
 };
 struct RecordsRead {
-  absl::StatusOr<std::vector<storage::FeedItem>> items;
+  bool asked = false;  // as in the request
+  absl::StatusOr<storage::RecordsPage> page;
 };
 struct Applied {
   absl::StatusOr<storage::ApplyResult> result;
@@ -236,6 +238,7 @@ class Session {
     storage::Sequence last;
     size_t bytes = 0;
     storage::HybridTime own_high;
+    uint64_t sent_ms = 0;
   };
   // A feed of the peer that this side follows.
   struct Inbound {
@@ -277,10 +280,17 @@ class Session {
   void TakePulse(const v1::Pulse& pulse);
   void Pump();  // reads this side's feeds while the window has room
   void Flush(Outbound& feed);
+  // Reads what the peer asked for, a page at a time.
+  void ReadWanted();
+  // Reads what must go to the peer before the Stored of its push.
+  void ReadAnswers();
+  // Fits pages to the line: a page was acknowledged after so long.
+  void Adapt(uint64_t elapsed_ms);
+  size_t window_bytes() const;
   void SendItems(const std::vector<storage::FeedItem>& items);
   void SendStored();
   void SendDropped(const std::vector<storage::DroppedRecord>& dropped);
-  void AskWhole(const std::vector<storage::RecordKey>& keys);
+  void AskWhole(const std::vector<storage::RecordKey>& keys, bool refusals_noted);
   storage::FeedCursor DurableCursor(const storage::Scope& scope, const Inbound& inbound,
                                     const std::set<storage::RecordKey>& resolved) const;
   Outbound* FindOutbound(const storage::Scope& scope);
@@ -301,13 +311,20 @@ class Session {
   std::vector<Outbound> outbound_;
   std::deque<InFlight> in_flight_;
   size_t in_flight_bytes_ = 0;
-  size_t window_bytes_ = kWindowBytes;
+  size_t window_bytes_max_ = kWindowBytes;
+  size_t page_bytes_ = kPageBytesStart;
   std::map<storage::Scope, Inbound> inbound_;
 
   std::deque<v1::SyncMessage> inbox_;
   // The replica call under way for the message at the front of the inbox.
-  enum class Busy : uint8_t { kNo, kApplying, kAnswering, kAcknowledging, kReading, kEnds };
+  enum class Busy : uint8_t { kNo, kApplying, kAnswering, kAcknowledging, kEnds };
   Busy busy_ = Busy::kNo;
+  std::vector<storage::RecordKey> answers_;  // still to go to the peer before Stored
+  // What the peer asked for whole, and whether it noted a refusal of it: at most
+  // kWholeWaitingMax, each once.
+  std::deque<std::pair<storage::RecordKey, bool>> wanted_;
+  std::set<std::pair<storage::RecordKey, bool>> wanted_set_;
+  bool reading_wanted_ = false;
   std::optional<storage::Scope> stored_scope_;  // of the Changes being taken
   std::vector<storage::RefusedRecord> stored_refused_;
   std::vector<storage::RecordKey> ask_after_;  // refused: ask for the hub's state

@@ -62,7 +62,7 @@ void SessionHost::StreamClosed(absl::Status status, std::shared_ptr<void> last) 
 }
 
 void SessionHost::Drained() {
-  strand_->Post([self = shared_from_this()] { self->MaybeRead(); });
+  strand_->Post([self = shared_from_this()] { self->GoOn(); });
 }
 
 void SessionHost::Stop(absl::Status status) {
@@ -132,7 +132,23 @@ void SessionHost::Handle(Event event) {
   MaybeRead();
 }
 
+// An initiator may not wait with what it owes before a Stored: two that wait for each
+// other to read could be.
+bool SessionHost::Waits(const Effect& effect) const {
+  if (transport_->backlog_bytes() <= kBacklogBytesMax) return false;
+  const auto* read = std::get_if<ReadRecords>(&effect);
+  return std::holds_alternative<ReadFeed>(effect) ||
+         (read != nullptr && (read->request.asked || !options_.config.initiator));
+}
+
+void SessionHost::GoOn() {
+  if (over_ || session_.ended()) return;
+  for (Effect& effect : std::exchange(waiting_, {})) Carry(effect);
+  MaybeRead();
+}
+
 void SessionHost::Carry(Effect& effect) {
+  if (Waits(effect)) return waiting_.push_back(std::move(effect));
   if (auto* send = std::get_if<SendMessage>(&effect)) {
     transport_->Send(std::move(send->message));
   } else if (const auto* who = std::get_if<Authorize>(&effect)) {

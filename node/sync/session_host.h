@@ -41,7 +41,8 @@ class Transport {
   // Ends the stream; an acceptor tells the peer `status`. SessionHost::StreamClosed
   // follows. What was not sent yet is not sent. No call but Tick comes after it.
   virtual void Close(const absl::Status& status) = 0;
-  // Bytes taken and not sent yet. Below its bound again: SessionHost::Drained.
+  // Bytes taken and not sent yet. At kBacklogBytesMax or below again, after more:
+  // SessionHost::Drained.
   virtual size_t backlog_bytes() const = 0;
   // Called every kTickMs.
   virtual void Tick() {}
@@ -112,6 +113,9 @@ class SessionHost : public std::enable_shared_from_this<SessionHost> {
   // Below: on the strand.
   void Handle(Event event);
   void Carry(Effect& effect);
+  // Whether the effect waits until less is to be sent.
+  bool Waits(const Effect& effect) const;
+  void GoOn();
   void MaybeRead();
   void Publish();
   void Over(const absl::Status& status);
@@ -128,6 +132,9 @@ class SessionHost : public std::enable_shared_from_this<SessionHost> {
 
   Session session_;
   std::shared_ptr<Transport> transport_;
+  // Reads that wait for the backlog to go down: one for each feed that the peer
+  // follows, and one for what it asked for.
+  std::vector<Effect> waiting_;
   bool reading_ = false;
   bool broken_ = false;
   bool over_ = false;

@@ -120,7 +120,11 @@ struct FeedRequest {
 
 // A record for a peer.
 struct FeedItem {
-  enum class Kind : uint8_t { kChange, kLeft };
+  enum class Kind : uint8_t {
+    kChange,
+    kLeft,      // in none of the peer's scopes any more
+    kUnplaced,  // in no scope now; only in answer to a peer that asked
+  };
   Kind kind = Kind::kChange;
   Sequence sequence;
   RecordKey key;
@@ -142,9 +146,17 @@ struct RecordsRequest {
   PeerIdentity peer;
   std::vector<RecordKey> keys;
   Sequence since;
-  bool whole = false;
-  // The peer asked: refusals of these records are noted by it.
+  // The peer asked for the records as a whole.
   bool asked = false;
+  // It has noted that they were refused.
+  bool refusals_noted = false;
+  // Stops once the items have so many bytes.
+  size_t bytes_max = 0;
+};
+
+struct RecordsPage {
+  std::vector<FeedItem> items;
+  size_t read = 0;  // of the request's keys, from the first on; at least one
 };
 
 struct InboundRecord {

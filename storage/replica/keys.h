@@ -49,6 +49,8 @@ inline std::string OpenConflict(HybridTime found_at, std::string_view id) {
 inline constexpr std::string_view kFormat = "F";    // format number and role
 inline constexpr std::string_view kIdentity = "I";  // replica ids, epoch, clock offset
 inline constexpr std::string_view kState = "S";     // clock, last sequence, counters
+// There while files may hold what was dropped or erased.
+inline constexpr std::string_view kResidue = "R";
 
 inline std::string ById(char kind, ReplicaId replica) {
   std::string out(1, kind);
@@ -67,6 +69,9 @@ inline std::string ByNumber(char kind, uint64_t number) {
   AppendBigEndian64(number, out);
   return out;
 }
+// How many records of an entity are live.
+inline constexpr char kLiveCountKind = 'n';
+inline std::string LiveCount(EntityNumber entity) { return ByNumber(kLiveCountKind, entity.value); }
 // The mark of the commit that ended at `sequence`.
 inline std::string Mark(Sequence sequence) { return ByNumber('m', sequence.value); }
 // How far this replica has come in a peer's feed.

@@ -157,6 +157,16 @@ absl::Status Replica::Load() {
     leaving_[Reader(it->key().substr(1)).Key()] = std::string(it->value());
   }
   CHAPTER_RETURN_IF_ERROR(it->status());
+  const std::string count(1, keys::kLiveCountKind);
+  it = snapshot->NewIterator(Table::kMeta, count, keys::PrefixEnd(count));
+  for (it->SeekToFirst(); it->Valid(); it->Next()) {
+    const uint64_t entity = Reader(it->key().substr(1)).BigEndian64();
+    live_counts_[{static_cast<uint32_t>(entity)}] = Reader(it->value()).Fixed64();
+  }
+  CHAPTER_RETURN_IF_ERROR(it->status());
+  const auto residue = snapshot->Get(Table::kMeta, keys::kResidue);
+  if (!residue.ok() && !absl::IsNotFound(residue.status())) return residue.status();
+  residue_last_ = residue.ok() ? 1 : 0;
   if (options_.copied) {
     NewIdentity(true);
     WriteBatch batch;
@@ -210,9 +220,20 @@ absl::Status Replica::Commit(Transaction& transaction) {
     }
   }
   PutState(transaction.batch(), last);
+  std::map<EntityNumber, uint64_t> counts;
+  for (const auto& [entity, change] : transaction.live_changes()) {
+    auto known = live_counts_.find(entity);
+    const uint64_t before = known == live_counts_.end() ? 0 : known->second;
+    counts[entity] = before + static_cast<uint64_t>(change);
+    std::string value;
+    AppendFixed64(counts[entity], value);
+    transaction.batch().Put(Table::kMeta, keys::LiveCount(entity), value);
+  }
+  if (transaction.leaves_residue()) transaction.batch().Put(Table::kMeta, keys::kResidue, "");
   CHAPTER_RETURN_IF_ERROR(engine_.Write(transaction.batch()));
   last_sequence_ = last;
-  scrub_due_ |= transaction.leaves_residue();
+  for (const auto& [entity, count] : counts) live_counts_[entity] = count;
+  if (transaction.leaves_residue()) ++residue_last_;
   return absl::OkStatus();
 }
 
@@ -285,7 +306,9 @@ uint64_t StampHash(const RecordKey& key, const Version& version) {
   return Reader(std::string_view(reinterpret_cast<const char*>(digest), 8)).Fixed64();
 }
 
-void Replica::NoteStamp(Transaction& transaction, const RecordKey& key, const Version& version) {
+void Replica::NoteStamp(Transaction& transaction, const RecordKey& key,
+                        const Version& version) const {
+  if (options_.hub) return;
   std::string hash;
   AppendFixed64(StampHash(key, version), hash);
   transaction.batch().Put(Table::kMeta, keys::Stamp(version.time), hash);
@@ -515,18 +538,9 @@ absl::StatusOr<std::vector<RecordId>> Replica::FindIds(EntityNumber entity, cons
   return out;
 }
 
-absl::StatusOr<std::map<EntityNumber, uint64_t>> Replica::CountRecords() const {
-  std::map<EntityNumber, uint64_t> counts;
-  auto snapshot = engine_.NewSnapshot();
-  auto it = snapshot->NewIterator(Table::kRecord, "", "");
-  for (it->SeekToFirst(); it->Valid(); it->Next()) {
-    Reader reader(it->key());
-    const RecordKey key = reader.Key();
-    CHAPTER_ASSIGN_OR_RETURN(const StoredRecord stored, DecodeStored(it->value()));
-    if (stored.record.live()) ++counts[key.entity];
-  }
-  CHAPTER_RETURN_IF_ERROR(it->status());
-  return counts;
+std::map<EntityNumber, uint64_t> Replica::CountRecords() const {
+  absl::ReaderMutexLock lock(&mutex_);
+  return live_counts_;
 }
 
 namespace {
@@ -727,21 +741,31 @@ absl::StatusOr<std::vector<std::pair<std::string, std::string>>> Replica::ListSe
   return out;
 }
 
+bool Replica::scrub_due() const {
+  absl::ReaderMutexLock lock(&mutex_);
+  return residue_last_ != residue_scrubbed_;
+}
+
 absl::Status Replica::Scrub() {
+  uint64_t through = 0;
   {
-    absl::MutexLock lock(&mutex_);
-    if (!scrub_due_) return absl::OkStatus();
-    scrub_due_ = false;
+    absl::ReaderMutexLock lock(&mutex_);
+    through = residue_last_;
+    if (through == residue_scrubbed_) return absl::OkStatus();
   }
   // Refused writes are in kMeta, the keys of map entries in kIndex.
   for (const Table table : {Table::kRecord, Table::kIndex, Table::kMeta}) {
-    absl::Status status = engine_.Scrub(table, "", "");
-    if (status.ok()) continue;
-    absl::MutexLock lock(&mutex_);
-    scrub_due_ = true;
-    return status;
+    CHAPTER_RETURN_IF_ERROR(engine_.Scrub(table, "", ""));
   }
-  return absl::OkStatus();
+  {
+    absl::MutexLock lock(&mutex_);
+    residue_scrubbed_ = through;
+    if (residue_last_ != through) return absl::OkStatus();  // more came meanwhile
+    WriteBatch batch;
+    batch.Delete(Table::kMeta, keys::kResidue);
+    CHAPTER_RETURN_IF_ERROR(engine_.Write(batch));
+  }
+  return engine_.Sync();
 }
 
 }  // namespace chaptersync::storage

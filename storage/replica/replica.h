@@ -171,8 +171,8 @@ class Replica {
   // Ids that begin with the first `bits` bits of `prefix`, at most `count`.
   absl::StatusOr<std::vector<RecordId>> FindIds(EntityNumber entity, const RecordId& prefix,
                                                 size_t bits, size_t count) const;
-  // Live records of each entity.
-  absl::StatusOr<std::map<EntityNumber, uint64_t>> CountRecords() const;
+  // Live records of each entity; kept with every commit, so it costs no scan.
+  std::map<EntityNumber, uint64_t> CountRecords() const;
 
   // Conflicts in the order in which they were found, after a token of an earlier
   // call; the token for more comes back in `next`, empty at the end.
@@ -217,8 +217,9 @@ class Replica {
   absl::Status AdjustClock(int64_t offset_ms);
   // Reads a piece of this replica's feed for a peer. All that it tells is durable.
   absl::StatusOr<FeedPage> ReadFeed(const FeedRequest& request);
-  // Reads records for a peer outside the feed. All that it tells is durable.
-  absl::StatusOr<std::vector<FeedItem>> ReadRecords(const RecordsRequest& request);
+  // Reads records for a peer outside the feed, as many as fit. All that it tells is
+  // durable.
+  absl::StatusOr<RecordsPage> ReadRecords(const RecordsRequest& request);
   // Takes what a peer sent. Durable on return.
   absl::StatusOr<ApplyResult> Apply(const ApplyRequest& request);
   // A peer has stored, refused or dropped. Durable on return.
@@ -237,6 +238,8 @@ class Replica {
   // Rewrites the files that held records dropped or erased since the last call,
   // so that none of their bytes remains. Long. Does nothing where there were none.
   absl::Status Scrub();
+  // Whether Scrub has something to do, also from before a restart.
+  bool scrub_due() const;
 
  private:
   struct Identity {
@@ -262,8 +265,9 @@ class Replica {
   std::string EncodeIdentity() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   void PutIdentity(WriteBatch& batch) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   void PutState(WriteBatch& batch, Sequence last) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
-  // Remembers an own stamp until a hub has acknowledged it.
-  static void NoteStamp(Transaction& transaction, const RecordKey& key, const Version& version);
+  // Remembers an own stamp until a hub has acknowledged it. A hub's own writes are
+  // never compared, so it keeps none.
+  void NoteStamp(Transaction& transaction, const RecordKey& key, const Version& version) const;
   absl::Status PutRefused(Transaction& transaction, RefusedWrite refused)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -298,7 +302,10 @@ class Replica {
   HybridClock clock_ ABSL_GUARDED_BY(mutex_);
   Sequence last_sequence_ ABSL_GUARDED_BY(mutex_);
   uint64_t refused_last_ ABSL_GUARDED_BY(mutex_) = 0;
-  bool scrub_due_ ABSL_GUARDED_BY(mutex_) = false;
+  std::map<EntityNumber, uint64_t> live_counts_ ABSL_GUARDED_BY(mutex_);
+  // Commits that left bytes to be scrubbed, and how many of them are dealt with.
+  uint64_t residue_last_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t residue_scrubbed_ ABSL_GUARDED_BY(mutex_) = 0;
   // Records that are to be dropped, as under keys::Leaving.
   std::map<RecordKey, std::string> leaving_ ABSL_GUARDED_BY(mutex_);
   // Of the Apply under way.

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <tuple>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 
 #include "storage/core/limits.h"
@@ -252,6 +253,8 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
       accepted.resume.push_back(std::move(resume));
     }
     WriteBatch batch;
+    absl::Cleanup undo = [this, before = identity_]()
+                             ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { identity_ = before; };
     if (rolled_back) {
       NewIdentity(true);
       PutIdentity(batch);
@@ -264,6 +267,7 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
     // was acknowledged here, met a later self of this replica.
     if (!known || rolled_back) PutCursor(accepted.cursor, batch);
     if (!batch.empty()) CHAPTER_RETURN_IF_ERROR(engine_.Write(batch));
+    std::move(undo).Cancel();
     auto highest = engine_.Get(Table::kMeta, keys::Highest(peer.replica));
     if (highest.ok()) {
       Reader in(*highest);
@@ -287,10 +291,12 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
 absl::Status Replica::AdjustClock(int64_t offset_ms) {
   absl::MutexLock lock(&mutex_);
   if (!options_.ahead_max_ms || options_.hub) return absl::OkStatus();
-  identity_.clock_offset_ms = offset_ms;
+  const int64_t before = std::exchange(identity_.clock_offset_ms, offset_ms);
   WriteBatch batch;
   batch.Put(Table::kMeta, keys::kIdentity, EncodeIdentity());
-  return engine_.Write(batch);
+  const absl::Status status = engine_.Write(batch);
+  if (!status.ok()) identity_.clock_offset_ms = before;
+  return status;
 }
 
 absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const WelcomeFacts& welcome) {
@@ -300,6 +306,12 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
     absl::MutexLock lock(&mutex_);
     Transaction transaction(engine_, options_);
     WriteBatch& batch = transaction.batch();
+    // An identity that is not on disk must not be written under.
+    absl::Cleanup undo = [this, before = identity_, clock_before = clock_]()
+                             ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+                               identity_ = before;
+                               clock_ = clock_before;
+                             };
     if (options_.ahead_max_ms && !options_.hub && welcome.clock_offset_ms) {
       identity_.clock_offset_ms = *welcome.clock_offset_ms;
     }
@@ -404,6 +416,7 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
     CHAPTER_RETURN_IF_ERROR(transaction.Place());
     batch.Put(Table::kMeta, keys::kIdentity, EncodeIdentity());
     CHAPTER_RETURN_IF_ERROR(Commit(transaction));
+    std::move(undo).Cancel();
     events = transaction.events();
   }
   CHAPTER_RETURN_IF_ERROR(Finish(events));
@@ -627,14 +640,17 @@ absl::StatusOr<FeedPage> Replica::ReadFeed(const FeedRequest& request) {
   return page;
 }
 
-absl::StatusOr<std::vector<FeedItem>> Replica::ReadRecords(const RecordsRequest& request) {
-  std::vector<FeedItem> items;
+absl::StatusOr<RecordsPage> Replica::ReadRecords(const RecordsRequest& request) {
+  RecordsPage page;
+  size_t size = 0;
   Sequence durable;
   {
     absl::MutexLock lock(&mutex_);
     WriteBatch batch;
     for (const RecordKey& key : request.keys) {
-      if (request.asked && options_.hub) {
+      if (page.read > 0 && size >= request.bytes_max) break;
+      ++page.read;
+      if (request.refusals_noted && options_.hub) {
         batch.Delete(Table::kMeta, keys::Refusal(request.peer.node, key));
       }
       auto bytes = engine_.Get(Table::kRecord, EncodeKey(key));
@@ -645,26 +661,34 @@ absl::StatusOr<std::vector<FeedItem>> Replica::ReadRecords(const RecordsRequest&
                     .seen = {},
                     .own_high = {}};
       if (absl::IsNotFound(bytes.status())) {
-        items.push_back(std::move(left));
+        page.items.push_back(std::move(left));
         continue;
       }
       CHAPTER_RETURN_IF_ERROR(bytes.status());
       CHAPTER_ASSIGN_OR_RETURN(const StoredRecord stored, DecodeStored(*bytes));
       const std::vector<Scope> current = stored.meta.Current();
+      // What has no place goes back to the chapter that brought it, and to nobody else.
       const bool theirs = !options_.hub || request.peer.hub || stored.record.erased ||
-                          !Disjoint({current.begin(), current.end()}, request.peer.scopes);
+                          !Disjoint({current.begin(), current.end()}, request.peer.scopes) ||
+                          (request.asked && request.peer.scopes.contains(stored.meta.pusher));
       if (theirs) {
-        items.push_back(MakeItem(key, stored, request.peer, {}, request.since, request.whole));
-      } else if (!current.empty()) {
-        left.seen = stored.record.seen;
-        items.push_back(std::move(left));
+        page.items.push_back(MakeItem(key, stored, request.peer, {}, request.since, request.asked));
+        size += page.items.back().update.size();
+        continue;
       }
+      if (current.empty() && !request.asked) continue;
+      if (current.empty()) {
+        left.kind = FeedItem::Kind::kUnplaced;
+      } else {
+        left.seen = stored.record.seen;
+      }
+      page.items.push_back(std::move(left));
     }
     if (!batch.empty()) CHAPTER_RETURN_IF_ERROR(engine_.Write(batch));
     durable = last_sequence_;
   }
   CHAPTER_RETURN_IF_ERROR(EnsureDurable(durable));
-  return items;
+  return page;
 }
 
 // Whether the hub takes a push of this record from this node.
@@ -957,12 +981,15 @@ absl::StatusOr<ApplyResult> Replica::Apply(const ApplyRequest& request) {
       }
       PutCursor(cursor, transaction.batch());
     }
+    absl::Cleanup undo = [this, before = identity_]()
+                             ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { identity_ = before; };
     if (identity_changes_) {
       NewIdentity(false);
       transaction.batch().Put(Table::kMeta, keys::kIdentity, EncodeIdentity());
       result.identity_changed = true;
     }
     CHAPTER_RETURN_IF_ERROR(Commit(transaction));
+    std::move(undo).Cancel();
     events = transaction.events();
     result.damage = std::move(damage_);
     result.conflicts_found = conflicts_found_;
@@ -1048,7 +1075,9 @@ absl::StatusOr<AcknowledgeResult> Replica::Acknowledge(const AcknowledgeRequest&
       acknowledged.as = request.told_as;
       if (request.own_high > acknowledged.own_high) {
         auto snapshot = engine_.NewSnapshot();
-        auto it = snapshot->NewIterator(Table::kMeta, keys::Stamp({}),
+        // Those below this hub's last went with it; going over their graves would cost
+        // more with every acknowledgement.
+        auto it = snapshot->NewIterator(Table::kMeta, keys::Stamp(acknowledged.own_high),
                                         keys::Stamp({request.own_high.ticks + 1}));
         for (it->SeekToFirst(); it->Valid(); it->Next()) batch.Delete(Table::kMeta, it->key());
         CHAPTER_RETURN_IF_ERROR(it->status());

@@ -304,6 +304,7 @@ void Transaction::SealConflicts(const RecordKey& key, const Entry& entry) {
 void Transaction::AddEvent(const RecordKey& key, const Entry& entry) {
   const bool was_live = entry.existed && entry.before.record.live();
   const bool is_live = entry.present && entry.after.record.live();
+  if (was_live != is_live) live_changes_[key.entity] += is_live ? 1 : -1;
   ChangeKind kind = ChangeKind::kChanged;
   if (!entry.present) {
     if (!entry.existed) return;

@@ -6,6 +6,7 @@
 #ifndef CHAPTERSYNC_STORAGE_REPLICA_TRANSACTION_H_
 #define CHAPTERSYNC_STORAGE_REPLICA_TRANSACTION_H_
 
+#include <cstdint>
 #include <map>
 #include <set>
 #include <string>
@@ -59,6 +60,8 @@ class Transaction {
   bool anything_touched() const { return !order_.empty(); }
   // True once a record was removed or erased: files still hold its bytes.
   bool leaves_residue() const { return residue_; }
+  // After Seal: how many more, or fewer, records of each entity are live.
+  const std::map<EntityNumber, int64_t>& live_changes() const { return live_changes_; }
 
  private:
   struct Entry {
@@ -97,6 +100,7 @@ class Transaction {
   std::vector<ChangeEvent> events_;
   absl::Status status_;
   bool residue_ = false;
+  std::map<EntityNumber, int64_t> live_changes_;
 };
 
 }  // namespace chaptersync::storage

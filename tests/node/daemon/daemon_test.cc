@@ -147,6 +147,26 @@ TEST(ScrubberTest, ScrubsAfterAnErasureAndOnlyThen) {
   EXPECT_TRUE(Eventually([&] { return scrubber.scrubs() == 1; }));
 }
 
+TEST(ScrubberTest, GoesOnAfterARestart) {
+  // What was dropped before a crash stayed in the files until the next drop.
+  Site hub("", 1);
+  ASSERT_TRUE(hub.Put(1, "italy", "secret").ok());
+  ASSERT_TRUE(
+      hub.replica
+          ->Write({{.kind = storage::LocalWrite::Kind::kErase, .key = NoteKey(1), .actor = "hq"}})
+          ->front()
+          .status.ok());
+  hub.Restart();
+  EXPECT_TRUE(hub.replica->scrub_due());
+  {
+    Scrubber scrubber(*hub.replica, 1);
+    EXPECT_TRUE(Eventually([&] { return scrubber.scrubs() == 1; }));
+  }
+  EXPECT_FALSE(hub.replica->scrub_due());
+  hub.Restart();
+  EXPECT_FALSE(hub.replica->scrub_due());
+}
+
 TEST(ScrubberTest, EndsWhileItWaits) {
   Site hub("", 1);
   Scrubber scrubber(*hub.replica, 3'600'000);

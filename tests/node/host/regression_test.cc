@@ -217,6 +217,24 @@ TEST_F(RegressionTest, AnOpenSessionAcknowledgesUnderItsOwnId) {
   (void)Sync(italy, hq);
   EXPECT_EQ(e.value, hq.replica->epoch().value);
 }
+TEST_F(RegressionTest, AChangeOfIdentityThatIsNotOnDiskIsNone) {
+  // After a failed write at the handshake the node wrote under an id that it forgot.
+
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  const auto id = italy.replica->replica_id();
+  italy.environment.now_ms += 365ull * 86400000;
+  ASSERT_TRUE(italy.Put(kNote1, {{kChapterField, "italy"}, {kTextField, "a"}}).ok());
+  italy.environment.now_ms = hq.environment.now_ms;
+  italy.engine->FailNextWrites(1, absl::ResourceExhaustedError("the disk is full"));
+  EXPECT_EQ(Sync(italy, hq).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(italy.replica->replica_id(), id);
+  ASSERT_TRUE(italy.Put(kNote1, {{kTextField, "b"}}).ok());
+  italy.engine->Crash();
+  italy.Open();
+  EXPECT_EQ(Sync(italy, hq), absl::OkStatus());
+  EXPECT_NE(italy.replica->replica_id(), id);
+  EXPECT_EQ(hq.Text(kNote1, kTextField), "b");
+}
 TEST_F(RegressionTest, AnErasureEmptiesTheListOfRefusedWrites) {
   // Erased values stayed in the list of refused writes.
 

@@ -143,7 +143,10 @@ class DeadTransport final : public Transport {
  public:
   explicit DeadTransport(std::weak_ptr<SessionHost> host) : host_(std::move(host)) {}
   void Read() override { ++reads; }
-  void Send(v1::SyncMessage) override { ++sent; }
+  void Send(v1::SyncMessage message) override {
+    if (message.has_changes()) ++changes;
+    ++sent;
+  }
   void Close(const absl::Status& status) override {
     if (const auto host = host_.lock()) host->StreamClosed(status);
   }
@@ -151,6 +154,7 @@ class DeadTransport final : public Transport {
 
   std::atomic<int> reads = 0;
   std::atomic<int> sent = 0;
+  std::atomic<int> changes = 0;
   std::atomic<size_t> backlog = 0;
 
  private:
@@ -189,6 +193,35 @@ TEST_F(SessionHostTest, AnAcceptorReadsNothingWhileMuchWaitsToBeSent) {
   EXPECT_EQ(transport->reads, 0);
   host->Drained();
   EXPECT_TRUE(Eventually([&] { return transport->reads == 1; }));
+  host->Stop(absl::CancelledError("done"));
+  EXPECT_EQ(acceptor_end_.Wait().code(), absl::StatusCode::kCancelled);
+}
+
+// A hub read on for a node that read nothing, without a bound.
+TEST_F(SessionHostTest, AnAcceptorReadsNoRecordsWhileMuchWaitsToBeSent) {
+  ASSERT_TRUE(hub_.Put(1, "italy", "one").ok());
+  SessionHostOptions options = AcceptorOptions(hub_, "italy");
+  options.ended = acceptor_end_.Callback();
+  const auto host = hub_group_.Make(std::move(options));
+  const auto transport = std::make_shared<DeadTransport>(host);
+  hub_group_.Begin(host, transport);
+  transport->backlog = kBacklogBytesMax + 1;
+  v1::SyncMessage hello;
+  hello.mutable_hello()->set_version_min(1);
+  hello.mutable_hello()->set_version_max(1);
+  hello.mutable_hello()->set_replica(77);
+  hello.mutable_hello()->set_epoch(1);
+  hello.mutable_hello()->set_node(std::string(16, 'x'));
+  host->MessageArrived(hello);
+  v1::SyncMessage pulse;
+  pulse.mutable_pulse()->set_asks(1);
+  host->MessageArrived(pulse);
+  // Welcome and another message have been sent, and no Changes between them.
+  ASSERT_TRUE(Eventually([&] { return transport->sent >= 2; }));
+  EXPECT_EQ(transport->changes, 0);
+  transport->backlog = 0;
+  host->Drained();
+  EXPECT_TRUE(Eventually([&] { return transport->changes > 0; }));
   host->Stop(absl::CancelledError("done"));
   EXPECT_EQ(acceptor_end_.Wait().code(), absl::StatusCode::kCancelled);
 }

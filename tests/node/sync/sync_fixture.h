@@ -102,11 +102,21 @@ struct Site {
   Site(const std::string& chapter, uint8_t seed,
        std::map<storage::EntityNumber, storage::EntityRule> more = {})
       : environment(seed) {
-    storage::ReplicaOptions options;
     options.hub = chapter.empty();
     options.chapter = chapter;
     options.node.bytes[0] = seed;
     options.entities = NoteRules(std::move(more));
+    Open();
+  }
+
+  // As after a power failure: what was not synced is gone.
+  void Restart() {
+    replica.reset();
+    engine.Crash();
+    Open();
+  }
+
+  void Open() {
     auto opened = storage::Replica::Open(engine, environment, options);
     EXPECT_TRUE(opened.ok()) << opened.status();
     replica = *std::move(opened);
@@ -134,6 +144,7 @@ struct Site {
     return Eventually([&] { return Text(number) == text; });
   }
 
+  storage::ReplicaOptions options;
   RealEnvironment environment;
   storage::MemoryEngine engine;
   std::unique_ptr<storage::Replica> replica;

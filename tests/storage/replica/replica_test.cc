@@ -193,6 +193,26 @@ TEST_F(ReplicaTest, ListsAndFindsInTheOrderOfIds) {
   EXPECT_EQ(replica_->FindIds(kEntity, RecordId{}, 3, 100)->size(), 20u);
 }
 
+TEST_F(ReplicaTest, CountsLiveRecordsWithEveryCommit) {
+  const auto count = [&] { return replica_->CountRecords()[kEntity]; };
+  EXPECT_EQ(count(), 0u);
+  for (uint32_t i = 0; i < 5; ++i) ASSERT_TRUE(Write(Put(Key(i), 1, "x")).ok());
+  ASSERT_TRUE(Write(Put(Key(1), 1, "y")).ok());
+  EXPECT_EQ(count(), 5u);
+  ASSERT_TRUE(Write({.kind = LocalWrite::Kind::kDelete, .key = Key(1)}).ok());
+  ASSERT_TRUE(Write({.kind = LocalWrite::Kind::kDelete, .key = Key(2)}).ok());
+  ASSERT_TRUE(Write({.kind = LocalWrite::Kind::kRestore, .key = Key(2)}).ok());
+  ASSERT_TRUE(Write({.kind = LocalWrite::Kind::kErase, .key = Key(1)}).ok());
+  ASSERT_TRUE(Write({.kind = LocalWrite::Kind::kErase, .key = Key(3)}).ok());
+  EXPECT_EQ(count(), 3u);
+  engine_.FailNextWrites(1, absl::ResourceExhaustedError("the disk is full"));
+  EXPECT_FALSE(Write(Put(Key(9), 1, "x")).ok());
+  EXPECT_EQ(count(), 3u) << "a failed write counts for nothing";
+  engine_.Crash();
+  Open();
+  EXPECT_EQ(count(), 3u);
+}
+
 TEST_F(ReplicaTest, ListenersHearOfDurableCommitsOnly) {
   std::vector<ChangeKind> heard;
   const uint64_t number = replica_->Subscribe(
