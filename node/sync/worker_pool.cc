@@ -13,35 +13,39 @@ WorkerPool::WorkerPool(int threads) {
 }
 
 WorkerPool::~WorkerPool() {
-  std::deque<std::function<void()>> forgotten;  // destroyed without the lock
+  std::deque<std::shared_ptr<Strand>> forgotten;
   {
     absl::MutexLock lock(&mutex_);
     stopping_ = true;
-    forgotten.swap(tasks_);
+    forgotten.swap(strands_);
   }
+  for (const auto& strand : forgotten) strand->Forget();
   for (std::thread& thread : threads_) thread.join();
 }
 
-void WorkerPool::Submit(std::function<void()> task) {
-  absl::MutexLock lock(&mutex_);
-  if (!stopping_) tasks_.push_back(std::move(task));
+void WorkerPool::Submit(std::shared_ptr<Strand> strand) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!stopping_) return strands_.push_back(std::move(strand));
+  }
+  strand->Forget();
 }
 
 void WorkerPool::Run() {
   while (true) {
-    std::function<void()> task;
+    std::shared_ptr<Strand> strand;
     {
       absl::MutexLock lock(&mutex_);
       mutex_.Await(absl::Condition(
           +[](WorkerPool* pool) ABSL_SHARED_LOCKS_REQUIRED(pool->mutex_) {
-            return pool->stopping_ || !pool->tasks_.empty();
+            return pool->stopping_ || !pool->strands_.empty();
           },
           this));
       if (stopping_) return;
-      task = std::move(tasks_.front());
-      tasks_.pop_front();
+      strand = std::move(strands_.front());
+      strands_.pop_front();
     }
-    task();
+    strand->RunOne();
   }
 }
 
@@ -52,7 +56,14 @@ void Strand::Post(std::function<void()> task) {
     if (scheduled_) return;
     scheduled_ = true;
   }
-  pool_.Submit([self = shared_from_this()] { self->RunOne(); });
+  pool_.Submit(shared_from_this());
+}
+
+void Strand::Forget() {
+  std::deque<std::function<void()>> forgotten;  // destroyed without the lock
+  absl::MutexLock lock(&mutex_);
+  forgotten.swap(tasks_);
+  scheduled_ = false;
 }
 
 void Strand::RunOne() {
@@ -71,7 +82,7 @@ void Strand::RunOne() {
       return;
     }
   }
-  pool_.Submit([self = shared_from_this()] { self->RunOne(); });
+  pool_.Submit(shared_from_this());
 }
 
 }  // namespace chaptersync::node

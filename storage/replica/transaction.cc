@@ -32,8 +32,9 @@ Transaction::Entry& Transaction::Load(const RecordKey& key) {
     return entry;
   }
   entry.existed = entry.present = true;
-  entry.before = *std::move(stored);
-  entry.after = entry.before;
+  entry.after = *std::move(stored);
+  const Record& record = entry.after.record;
+  entry.before = {entry.after.meta, record.conflicts, record.live(), record.erased};
   return entry;
 }
 
@@ -146,7 +147,7 @@ absl::Status Transaction::Place() {
     entry.placement = std::move(resolution.scopes);
     entry.leaders = std::move(resolution.leaders);
     const std::vector<Scope> current = entry.before.meta.Current();
-    const bool moved = !entry.existed || entry.before.record.erased != entry.after.record.erased ||
+    const bool moved = !entry.existed || entry.before.erased != entry.after.record.erased ||
                        std::set<Scope>(current.begin(), current.end()) != entry.placement;
     if (!moved) continue;
     for (const RecordKey& follower : Followers(key)) {
@@ -163,7 +164,10 @@ absl::Status Transaction::Place() {
 Sequence Transaction::Seal(Sequence last, Mark mark) {
   for (const RecordKey& key : order_) {
     ++last.value;
-    SealRecord(key, Load(key), last);
+    Entry& entry = Load(key);
+    SealRecord(key, entry, last);
+    entry.before = {};
+    entry.after = {};
   }
   if (!order_.empty()) {
     std::string bytes;
@@ -259,7 +263,7 @@ void Transaction::SealLeaders(const RecordKey& key, const Entry& entry) {
 }
 
 void Transaction::SealConflicts(const RecordKey& key, const Entry& entry) {
-  const auto& before = entry.before.record.conflicts;
+  const auto& before = entry.before.conflicts;
   const auto& after = entry.after.record.conflicts;
   const auto less = [](const ConflictEntry& a, const ConflictEntry& b) {
     return std::tie(a.path, a.lost_version) < std::tie(b.path, b.lost_version);
@@ -302,7 +306,7 @@ void Transaction::SealConflicts(const RecordKey& key, const Entry& entry) {
 }
 
 void Transaction::AddEvent(const RecordKey& key, const Entry& entry) {
-  const bool was_live = entry.existed && entry.before.record.live();
+  const bool was_live = entry.existed && entry.before.live;
   const bool is_live = entry.present && entry.after.record.live();
   if (was_live != is_live) live_changes_[key.entity] += is_live ? 1 : -1;
   ChangeKind kind = ChangeKind::kChanged;
@@ -310,7 +314,7 @@ void Transaction::AddEvent(const RecordKey& key, const Entry& entry) {
     if (!entry.existed) return;
     kind = ChangeKind::kDropped;
   } else if (entry.after.record.erased) {
-    if (entry.existed && entry.before.record.erased) return;
+    if (entry.existed && entry.before.erased) return;
     kind = ChangeKind::kErased;
   } else if (!entry.existed) {
     kind = ChangeKind::kCreated;

@@ -47,7 +47,7 @@ class Transaction {
   void TellLeft(const RecordKey& key, const Scope& scope);
 
   // Writes everything into batch(), numbering from last + 1. Returns the last
-  // sequence used.
+  // sequence used. Nothing is read through this transaction from then on.
   Sequence Seal(Sequence last, Mark mark);
 
   // For what goes with the change: cursors, identity, settings.
@@ -64,13 +64,21 @@ class Transaction {
   const std::map<EntityNumber, int64_t>& live_changes() const { return live_changes_; }
 
  private:
+  // What has to be known of a record as it was; its cells are not kept twice, as a
+  // move can touch very many records.
+  struct Before {
+    RecordMeta meta;
+    std::vector<ConflictEntry> conflicts;
+    bool live = false;
+    bool erased = false;
+  };
   struct Entry {
     bool loaded = false;
     bool existed = false;
     bool present = false;
     bool touched = false;
     bool placed = false;
-    StoredRecord before;
+    Before before;
     StoredRecord after;
     std::set<Scope> placement;
     std::vector<RecordKey> leaders;

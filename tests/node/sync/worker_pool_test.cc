@@ -79,5 +79,32 @@ TEST(WorkerPoolTest, ItsEndWaitsForWhatRuns) {
   EXPECT_TRUE(ended);
 }
 
+// A task that held its strand's owner was never let go where the pool ended first.
+TEST(WorkerPoolTest, ItsEndForgetsWhatWaits) {
+  struct Owner {
+    std::shared_ptr<Strand> strand;
+  };
+  absl::Notification running;
+  absl::Notification go_on;
+  auto pool = std::make_unique<WorkerPool>(1);
+  auto owner = std::make_shared<Owner>();
+  owner->strand = std::make_shared<Strand>(*pool);
+  const std::weak_ptr<Owner> watched = owner;
+  owner->strand->Post([&running, &go_on, owner] {
+    running.Notify();
+    go_on.WaitForNotification();
+    owner->strand->Post([owner] {});  // after the pool has begun to end, or before
+  });
+  owner->strand->Post([owner] {});
+  const auto other = std::make_shared<Strand>(*pool);
+  other->Post([owner] {});
+  owner.reset();
+  running.WaitForNotification();
+  std::thread ender([&pool] { pool.reset(); });
+  go_on.Notify();
+  ender.join();
+  EXPECT_TRUE(watched.expired());
+}
+
 }  // namespace
 }  // namespace chaptersync::node
