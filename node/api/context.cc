@@ -126,7 +126,8 @@ v1::Record ShowRecord(const ApiContext& api, const storage::RecordKey& key,
       std::count_if(record.conflicts.begin(), record.conflicts.end(),
                     [](const storage::ConflictEntry& entry) { return entry.open(); })));
   const EntityType* type = api.entities.FindByNumber(key.entity);
-  if (type == nullptr || !record.live()) return out;
+  // What was deleted is shown as it was, so that people know what they restore.
+  if (type == nullptr || record.erased || Nothing(record)) return out;
   const auto message = Compose(*type, record);
   if (message.ok()) {
     out.mutable_entity()->PackFrom(**message);

@@ -213,10 +213,11 @@ TEST_F(SessionHostTest, AnAcceptorReadsNoRecordsWhileMuchWaitsToBeSent) {
   hello.mutable_hello()->set_epoch(1);
   hello.mutable_hello()->set_node(std::string(16, 'x'));
   host->MessageArrived(hello);
+  ASSERT_TRUE(Eventually([&] { return transport->sent >= 1; }));  // Welcome
   v1::SyncMessage pulse;
   pulse.mutable_pulse()->set_asks(1);
   host->MessageArrived(pulse);
-  // Welcome and another message have been sent, and no Changes between them.
+  // The answer has been sent, and no Changes before it.
   ASSERT_TRUE(Eventually([&] { return transport->sent >= 2; }));
   EXPECT_EQ(transport->changes, 0);
   transport->backlog = 0;
