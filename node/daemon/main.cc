@@ -6,7 +6,6 @@
 
 #include <cstdio>
 #include <iostream>
-#include <iterator>
 
 #include "absl/strings/str_cat.h"
 #include <google/protobuf/util/json_util.h>
@@ -38,7 +37,9 @@ struct Options {
 absl::StatusOr<v1::Invitation> ReadInvitation(const std::string& file) {
   std::string text;
   if (file == "-") {
-    text.assign(std::istreambuf_iterator<char>(std::cin), {});
+    text.resize(kInvitationBytesMax + 1);  // one over tells that it is too long
+    std::cin.read(text.data(), static_cast<std::streamsize>(text.size()));
+    text.resize(static_cast<size_t>(std::cin.gcount()));
   } else {
     CHAPTER_ASSIGN_OR_RETURN(text, ReadWholeFile(file, kInvitationBytesMax));
   }

@@ -268,7 +268,7 @@ class Replica {
   // Remembers an own stamp until a hub has acknowledged it. A hub's own writes are
   // never compared, so it keeps none.
   void NoteStamp(Transaction& transaction, const RecordKey& key, const Version& version) const;
-  absl::Status PutRefused(Transaction& transaction, RefusedWrite refused)
+  void PutRefused(Transaction& transaction, RefusedWrite refused)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   WriteResult WriteOne(Transaction& transaction, const LocalWrite& write)

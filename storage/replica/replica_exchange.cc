@@ -901,7 +901,7 @@ absl::Status Replica::ApplyReset(Transaction& transaction, const RecordKey& key,
   }
   const bool erased = hub_state != nullptr && hub_state->state.erased;
   if (refused.written_at != HybridTime{} && !erased) {
-    CHAPTER_RETURN_IF_ERROR(PutRefused(transaction, refused));
+    PutRefused(transaction, std::move(refused));
   }
   if (hub_state == nullptr) {
     transaction.Remove(key);
@@ -921,10 +921,9 @@ absl::Status Replica::ApplyReset(Transaction& transaction, const RecordKey& key,
   return absl::OkStatus();
 }
 
-absl::Status Replica::PutRefused(Transaction& transaction, RefusedWrite refused) {
+void Replica::PutRefused(Transaction& transaction, RefusedWrite refused) {
   refused.number = ++refused_last_;
   transaction.batch().Put(Table::kMeta, keys::Refused(refused.number), EncodeRefused(refused));
-  return absl::OkStatus();
 }
 
 absl::StatusOr<ApplyResult> Replica::Apply(const ApplyRequest& request) {

@@ -134,16 +134,19 @@ TEST(EngineWatchTest, ReportsLostDataAndNothingElse) {
   EXPECT_EQ(lost, 2);
 }
 
+void EraseFirst(Site& hub) {
+  const auto results = hub.replica->Write(
+      {{.kind = storage::LocalWrite::Kind::kErase, .key = NoteKey(1), .actor = "hq"}});
+  ASSERT_TRUE(results.ok());
+  ASSERT_TRUE(results->front().status.ok());
+}
+
 TEST(ScrubberTest, ScrubsAfterAnErasureAndOnlyThen) {
   Site hub("", 1);
   Scrubber scrubber(*hub.replica, 1);
   ASSERT_TRUE(hub.Put(1, "italy", "secret").ok());
   EXPECT_EQ(scrubber.scrubs(), 0u);
-  ASSERT_TRUE(
-      hub.replica
-          ->Write({{.kind = storage::LocalWrite::Kind::kErase, .key = NoteKey(1), .actor = "hq"}})
-          ->front()
-          .status.ok());
+  EraseFirst(hub);
   EXPECT_TRUE(Eventually([&] { return scrubber.scrubs() == 1; }));
 }
 
@@ -151,11 +154,7 @@ TEST(ScrubberTest, GoesOnAfterARestart) {
   // What was dropped before a crash stayed in the files until the next drop.
   Site hub("", 1);
   ASSERT_TRUE(hub.Put(1, "italy", "secret").ok());
-  ASSERT_TRUE(
-      hub.replica
-          ->Write({{.kind = storage::LocalWrite::Kind::kErase, .key = NoteKey(1), .actor = "hq"}})
-          ->front()
-          .status.ok());
+  EraseFirst(hub);
   hub.Restart();
   EXPECT_TRUE(hub.replica->scrub_due());
   {
@@ -171,11 +170,7 @@ TEST(ScrubberTest, EndsWhileItWaits) {
   Site hub("", 1);
   Scrubber scrubber(*hub.replica, 3'600'000);
   ASSERT_TRUE(hub.Put(1, "italy", "secret").ok());
-  ASSERT_TRUE(
-      hub.replica
-          ->Write({{.kind = storage::LocalWrite::Kind::kErase, .key = NoteKey(1), .actor = "hq"}})
-          ->front()
-          .status.ok());
+  EraseFirst(hub);
 }
 
 // Peers as a test says.
