@@ -27,7 +27,8 @@ static_assert(kPageBytesMax + storage::kRecordBytesMax < kMessageBytesMax);
 inline constexpr size_t kPageBytesStart = 64 << 10;
 inline constexpr size_t kPageBytesMin = 16 << 10;
 static_assert(kPageBytesMin <= kPageBytesStart && kPageBytesStart <= kPageBytesMax);
-// A page that is acknowledged faster makes the next ones twice as large; slower, half.
+// A page that is full and acknowledged faster makes the next ones twice as large; slower,
+// half.
 inline constexpr uint64_t kPageFastMs = 1'000;
 inline constexpr uint64_t kPageSlowMs = 4'000;
 static_assert(kPageFastMs < kPageSlowMs);

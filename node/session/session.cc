@@ -626,7 +626,7 @@ void Session::TakeStored(const v1::Stored& stored) {
       });
       if (it == in_flight_.end()) break;
       own_high = std::max(own_high, it->own_high);
-      if (it->bytes > 0 && now_ms_ >= it->sent_ms) Adapt(now_ms_ - it->sent_ms);
+      if (it->bytes > 0 && now_ms_ >= it->sent_ms) Adapt(it->bytes, now_ms_ - it->sent_ms);
       in_flight_bytes_ -= it->bytes;
       in_flight_.erase(it);
     }
@@ -729,8 +729,9 @@ void Session::On(const Changed&) {
   for (Outbound& feed : outbound_) feed.dirty = true;
 }
 
-void Session::Adapt(uint64_t elapsed_ms) {
-  if (elapsed_ms < kPageFastMs) page_bytes_ *= 2;
+void Session::Adapt(size_t bytes, uint64_t elapsed_ms) {
+  // A small page says nothing of how long a larger one takes.
+  if (elapsed_ms < kPageFastMs && 2 * bytes >= page_bytes_) page_bytes_ *= 2;
   if (elapsed_ms > kPageSlowMs) page_bytes_ /= 2;
   page_bytes_ = std::clamp(page_bytes_, std::min(kPageBytesMin, config_.page_bytes_max),
                            config_.page_bytes_max);

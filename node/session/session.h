@@ -284,8 +284,8 @@ class Session {
   void ReadWanted();
   // Reads what must go to the peer before the Stored of its push.
   void ReadAnswers();
-  // Fits pages to the line: a page was acknowledged after so long.
-  void Adapt(uint64_t elapsed_ms);
+  // Fits pages to the line: one of so many bytes was acknowledged after so long.
+  void Adapt(size_t bytes, uint64_t elapsed_ms);
   size_t window_bytes() const;
   void SendItems(const std::vector<storage::FeedItem>& items);
   void SendStored();

@@ -156,6 +156,29 @@ TEST_F(SessionTest, PagesFitTheLine) {
   EXPECT_GE(largest, 2 * kPageBytesStart) << "a fast line gets large ones again";
 }
 
+TEST_F(SessionTest, SmallPagesDoNotMakeLargeOnes) {
+  // A few small edits, acknowledged at once, let the next page be half a MiB.
+  Driver hub(hq, false);
+  Greet(hub);
+  for (uint8_t i = 1; i <= 250; ++i) {
+    const bool bulk = i > 50;
+    ASSERT_TRUE(hq.Put(Key(kNote, i),
+                       {{kChapterField, "italy"}, {kTextField, RandomText(bulk ? 8 << 10 : 10, i)}})
+                    .ok());
+    if (bulk && i < 250) continue;  // unsent until the last
+    hub.Handle(Changed{});
+    for (const v1::SyncMessage& message : hub.TakeSent()) {
+      if (!message.has_changes()) continue;
+      EXPECT_LE(message.changes().payload_bytes(), kPageBytesStart + (16 << 10));
+      if (bulk) continue;
+      v1::SyncMessage stored;
+      stored.mutable_stored()->set_scope(message.changes().scope());
+      stored.mutable_stored()->set_through(message.changes().last());
+      hub.Receive(stored);
+    }
+  }
+}
+
 TEST_F(SessionTest, WhatAPeerAsksForIsReadAPageAtATime) {
   // A Whole of a thousand large records was read into memory in one go.
   constexpr size_t kRecordBytes = 50 << 10;
