@@ -283,4 +283,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("\ntools/demo: interrupted; its processes are ended", file=sys.stderr)
+        sys.exit(130)
