@@ -5,11 +5,14 @@
 
 import importlib.machinery
 import importlib.util
+import json
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import unittest
+import unittest.mock
 from pathlib import Path
 from types import ModuleType
 
@@ -307,6 +310,31 @@ class CheckTest(unittest.TestCase):
         self.assertEqual([(f.path, f.rule) for f in found], [(path, "format")])
         list(check.check_format(check.Tree(self.root), fix=True))
         self.assertEqual((self.root / path).read_text(encoding="utf-8"), CLEAN[path])
+
+    def test_clang_looks_at_files_with_lock_annotations(self) -> None:
+        # A stand-in, since clang itself is not installed everywhere.
+        found = list(check.check_locks(check.Tree(self.root), True))
+        self.assertEqual([f.rule for f in found], ["locks"], "no release build")
+        self.write("node/queue.h", header("node/queue.h", "int size ABSL_GUARDED_BY(mutex);\n"))
+        self.write("node/queue.cc", HEADER + '#include "node/queue.h"\n')
+        self.write("node/plain.cc", HEADER)
+        command = "/usr/bin/ccache c++ -O2 -Werror -I. -isystem gen -DV=1 -std=c++20 -o x.o -c f.cc"
+        entries = [
+            {"file": str(self.root / path), "command": command}
+            for path in ("node/queue.cc", "node/plain.cc")
+        ]
+        self.write("build/release/compile_commands.json", json.dumps(entries))
+        clang = self.root / "bin/clang++"
+        clang.parent.mkdir()
+        said = "for last; do :; done; echo \"$last:7:1: error: no lock: $*\" >&2; exit 1"
+        clang.write_text(f"#!/bin/sh\n{said}\n", encoding="utf-8")
+        clang.chmod(0o755)
+        with unittest.mock.patch.dict(os.environ, {"PATH": f"{clang.parent}:{os.environ['PATH']}"}):
+            found = list(check.check_locks(check.Tree(self.root), True))
+        flags = "-fsyntax-only -Wthread-safety -Werror=thread-safety -I. -isystem gen -DV=1 -std=c++20"
+        self.assertEqual(
+            [str(f) for f in found], [f"node/queue.cc:7: [locks] no lock: {flags} node/queue.cc"]
+        )
 
     def test_buf_is_asked_for_where_it_is_required(self) -> None:
         # A stand-in, since buf itself is not installed everywhere.
