@@ -210,6 +210,7 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
   AcceptedPeer accepted;
   {
     absl::MutexLock lock(&mutex_);
+    const HybridTime clock_before = clock_.last();
     if (!options_.ahead_max_ms ||
         hello.clock.hybrid <= HybridTime::FromWall(WallMs() + *options_.ahead_max_ms)) {
       clock_.Observe(hello.clock.hybrid);
@@ -266,6 +267,9 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
     // Kept from the first meeting on: a peer of an id that is not known here, but
     // was acknowledged here, met a later self of this replica.
     if (!known || rolled_back) PutCursor(accepted.cursor, batch);
+    // What was written after a peer was met is later than what that peer had, also
+    // where this replica crashed in between.
+    if (clock_.last() != clock_before) PutState(batch, last_sequence_);
     if (!batch.empty()) CHAPTER_RETURN_IF_ERROR(engine_.Write(batch));
     std::move(undo).Cancel();
     auto highest = engine_.Get(Table::kMeta, keys::Highest(peer.replica));

@@ -193,6 +193,20 @@ TEST_F(ReplicaTest, ListsAndFindsInTheOrderOfIds) {
   EXPECT_EQ(replica_->FindIds(kEntity, RecordId{}, 3, 100)->size(), 20u);
 }
 
+TEST_F(ReplicaTest, AClockThatWasObservedDoesNotGoBackInACrash) {
+  // A hub that crashed after a handshake stamped its next write before what the node had.
+  const HybridTime theirs = HybridTime::FromWall(environment_.now_ms + 30'000);
+  const PeerIdentity peer{.replica = {7}, .epoch = {1}, .scopes = {Scope::Global()}};
+  HelloFacts hello;
+  ASSERT_TRUE(replica_->AcceptPeer(peer, hello).ok());
+  hello.clock.hybrid = theirs;
+  ASSERT_TRUE(replica_->AcceptPeer(peer, hello).ok());
+  engine_.Crash();
+  Open();
+  ASSERT_TRUE(Write(Put(Key(1), 1, "x")).ok());
+  EXPECT_GT(replica_->Read(Key(1))->record.Find({.field = 1, .map_key = {}})->version.time, theirs);
+}
+
 TEST_F(ReplicaTest, CountsLiveRecordsWithEveryCommit) {
   const auto count = [&] { return replica_->CountRecords()[kEntity]; };
   EXPECT_EQ(count(), 0u);
