@@ -205,8 +205,12 @@ void Session::On(const PeerAccepted& event) {
   if (!accepted.refused.empty()) {
     // Told before, perhaps into a stream that was cut: until the node asks for
     // these records it has not noted the refusals.
-    stored_refused_ = accepted.refused;
-    SendStored();
+    for (size_t i = 0; i < accepted.refused.size(); i += kWholeMax) {
+      const size_t end = std::min(accepted.refused.size(), i + kWholeMax);
+      stored_refused_.assign(accepted.refused.begin() + static_cast<ptrdiff_t>(i),
+                             accepted.refused.begin() + static_cast<ptrdiff_t>(end));
+      SendStored();
+    }
   }
 }
 
@@ -582,14 +586,15 @@ void Session::SendStored() {
 }
 
 void Session::SendDropped(const std::vector<storage::DroppedRecord>& dropped) {
-  if (dropped.empty()) return;
-  v1::SyncMessage message;
-  for (const storage::DroppedRecord& record : dropped) {
-    v1::Dropped* out = message.mutable_stored()->add_dropped();
-    out->set_number(record.number);
-    *out->mutable_record() = ToProto(record.key);
+  for (size_t i = 0; i < dropped.size(); i += kWholeMax) {
+    v1::SyncMessage message;
+    for (size_t j = i; j < std::min(dropped.size(), i + kWholeMax); ++j) {
+      v1::Dropped* out = message.mutable_stored()->add_dropped();
+      out->set_number(dropped[j].number);
+      *out->mutable_record() = ToProto(dropped[j].key);
+    }
+    Send(std::move(message));
   }
-  Send(std::move(message));
 }
 
 void Session::AskWhole(const std::vector<RecordKey>& keys, bool refusals_noted) {
@@ -689,11 +694,12 @@ void Session::TakePulse(const v1::Pulse& pulse) {
     for (const v1::Cursor& end : pulse.ends()) peer_ends_.push_back(FromProto(end));
   }
   if (config_.initiator && !config_.hub && pulse.has_clock()) {
-    // A heartbeat's way is not measured, so only what no way explains is taken.
+    // A heartbeat's way is not measured, so only what no way explains is taken: however
+    // long it was under way, the hub's clock is not behind what it says.
     const int64_t offset_ms =
         static_cast<int64_t>(pulse.clock().wall_ms()) - static_cast<int64_t>(now_ms_);
     const int64_t moved_ms = offset_ms - clock_offset_ms_;
-    if (moved_ms > kClockDriftMsMax || moved_ms < -kClockDriftMsMax) {
+    if (moved_ms > kClockDriftMsMax) {
       notes_.push_back(absl::StrCat("the hub's clock has moved by ", moved_ms,
                                     " ms against this computer's since it was last measured"));
       clock_offset_ms_ = offset_ms;
@@ -702,7 +708,6 @@ void Session::TakePulse(const v1::Pulse& pulse) {
   }
   if (pulse.asks() == 0) return;
   pulse_asked_ = pulse.asks();
-  flush_ = true;
   busy_ = Busy::kEnds;
   std::vector<Scope> scopes;
   for (const Outbound& feed : outbound_) scopes.push_back(feed.scope);
@@ -717,6 +722,8 @@ void Session::On(const EndsRead& event) {
   pulse.set_answers(std::exchange(pulse_asked_, 0));
   for (const FeedCursor& end : *event.ends) *pulse.add_ends() = ToProto(end);
   Send(std::move(message));
+  // Up to these ends at least, whatever the feeds have been read to before.
+  flush_ = true;
   for (Outbound& feed : outbound_) feed.dirty = true;
   busy_ = Busy::kNo;
 }

@@ -27,6 +27,8 @@ inline constexpr size_t kConflictsMax = 4096;
 inline constexpr size_t kSettlementsMax = 64;
 // An actor: an account's name of up to 128 bytes, "@", and a chapter's handle.
 inline constexpr size_t kActorBytesMax = 192;
+// Why a write was refused: a hub's words, for people.
+inline constexpr size_t kRefusedReasonBytesMax = 2048;
 // Field numbers, as Protocol Buffers allow them.
 inline constexpr uint32_t kFieldMax = (1u << 29) - 1;
 // Scopes of one record: hosts of an event.

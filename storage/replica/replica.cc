@@ -212,12 +212,7 @@ absl::Status Replica::Commit(Transaction& transaction) {
   CHAPTER_RETURN_IF_ERROR(transaction.status());
   for (const ChangeEvent& event : transaction.events()) {
     if (event.kind != ChangeKind::kErased || options_.hub) continue;
-    CHAPTER_ASSIGN_OR_RETURN(const auto refused, ListRefused(0, SIZE_MAX));
-    for (const RefusedWrite& write : refused) {
-      if (write.key == event.key) {
-        transaction.batch().Delete(Table::kMeta, keys::Refused(write.number));
-      }
-    }
+    CHAPTER_RETURN_IF_ERROR(ForgetRefusedOf(transaction, event.key));
   }
   PutState(transaction.batch(), last);
   std::map<EntityNumber, uint64_t> counts;
@@ -431,7 +426,7 @@ WriteResult Replica::WriteOne(Transaction& transaction, const LocalWrite& write)
   }
   if (std::string over = OverLimit(stored.record); !over.empty()) {
     stored = before;
-    return refuse(absl::ResourceExhaustedError(absl::StrCat("record ", id, " would have ", over)));
+    return refuse(absl::InvalidArgumentError(absl::StrCat("record ", id, " would have ", over)));
   }
   stored.meta.origin = {};
   result.created = before.record.empty();
@@ -649,7 +644,7 @@ absl::StatusOr<RefusedWrite> DecodeRefused(std::string_view bytes) {
   refused.key = in.Key();
   refused.written_at = {in.Fixed64()};
   refused.actor = std::string(in.String(kActorBytesMax));
-  refused.reason = std::string(in.String(1 << 16));
+  refused.reason = std::string(in.String(kRefusedReasonBytesMax));
   const size_t count = in.Count(kCellsMax, 2);
   for (size_t i = 0; i < count; ++i) {
     CellWrite cell;

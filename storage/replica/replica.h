@@ -279,8 +279,16 @@ class Replica {
                          const InboundRecord& inbound) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status Admit(const PeerIdentity& peer, const RecordKey& key, const RecordUpdate& update,
                      const StoredRecord* current) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status ApplyReset(Transaction& transaction, const RecordKey& key,
-                          const RecordUpdate* hub_state) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<std::optional<RefusedRecord>> NotedRefusal(Transaction& transaction,
+                                                            const RecordKey& key,
+                                                            const PeerIdentity& hub)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void TakeOutRefused(Transaction& transaction, const RecordKey& key, const RefusedRecord& refusal,
+                      const RecordUpdate* hub_state, const Seen& hub_seen)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Takes what was refused of a record off the list, as it was erased.
+  absl::Status ForgetRefusedOf(Transaction& transaction, const RecordKey& key)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status DropWhereDue(Transaction& transaction, const AcknowledgeRequest& request,
                             Sequence through, std::vector<DroppedRecord>& dropped)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

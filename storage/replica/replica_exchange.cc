@@ -103,6 +103,21 @@ std::string Encode(const RefusedRecord& value) {
   return out;
 }
 
+// A refusal that a node has noted, with the hub that it waits for: no other can say
+// what the record is without it.
+struct ResetValue {
+  NodeId hub;
+  Epoch epoch;
+  RefusedRecord refusal;
+};
+
+std::string Encode(const ResetValue& value) {
+  std::string out;
+  AppendNode(value.hub, out);
+  AppendFixed64(value.epoch.value, out);
+  return out + Encode(value.refusal);
+}
+
 absl::StatusOr<RefusedRecord> DecodeRefusal(std::string_view bytes) {
   Reader in(bytes);
   RefusedRecord value;
@@ -111,6 +126,16 @@ absl::StatusOr<RefusedRecord> DecodeRefusal(std::string_view bytes) {
   if (!reason.empty()) value.reason = static_cast<RefusedRecord::Reason>(reason[0]);
   value.message = std::string(in.String(1 << 16));
   if (!in.ok()) return absl::DataLossError("a refusal cannot be read");
+  return value;
+}
+
+absl::StatusOr<ResetValue> DecodeReset(std::string_view bytes) {
+  Reader in(bytes);
+  ResetValue value;
+  value.hub = ReadNode(in);
+  value.epoch = {in.Fixed64()};
+  if (!in.ok()) return absl::DataLossError("a refusal that was noted cannot be read");
+  CHAPTER_ASSIGN_OR_RETURN(value.refusal, DecodeRefusal(in.Bytes(in.remaining())));
   return value;
 }
 
@@ -335,9 +360,18 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
       own_high = std::max(own_high, DecodeAcknowledged(it->value()).own_high);
     }
     CHAPTER_RETURN_IF_ERROR(it->status());
-    if (welcome.highest_clock > own_high &&
+    const bool writes_not_ours =
+        welcome.highest_clock > own_high &&
         DecodeNumber(transaction.Get(Table::kMeta, keys::Stamp(welcome.highest_clock))) !=
-            welcome.highest_hash) {
+            welcome.highest_hash;
+    // Or the hub has come further in this feed than it goes, or on another way: this
+    // replica was rolled back without its knowing, or has a copy that went on.
+    const FeedCursor& theirs = welcome.cursor;
+    const bool feed_not_ours =
+        theirs.replica == identity_.replica && theirs.epoch == identity_.epoch &&
+        (theirs.sequence > last_sequence_ ||
+         (theirs.mark != Mark{} && MarkAt(*snapshot, theirs.sequence) != theirs.mark));
+    if (writes_not_ours || feed_not_ours) {
       NewIdentity(true);
       CHAPTER_RETURN_IF_ERROR(
           StampAgain(transaction, acknowledged.through, own_high, old_id, true, again));
@@ -413,14 +447,29 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
     prefix = std::string(1, keys::kResetKind);
     it = snapshot->NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
     for (it->SeekToFirst(); it->Valid(); it->Next()) {
-      joined.ask_whole.push_back(Reader(it->key().substr(1)).Key());
+      CHAPTER_ASSIGN_OR_RETURN(const ResetValue reset, DecodeReset(it->value()));
+      if (reset.hub != hub.node) continue;
+      if (reset.epoch == hub.epoch) {
+        joined.ask_whole.push_back(Reader(it->key().substr(1)).Key());
+      } else {
+        // The hub's past is another now: what it refused is sent and judged again.
+        batch.Delete(Table::kMeta, it->key());
+      }
     }
     CHAPTER_RETURN_IF_ERROR(it->status());
 
+    // What the hub has acknowledged by its cursor may be what a drop has waited for.
+    std::vector<DroppedRecord> dropped;
+    if (!options_.hub && !joined.restart) {
+      CHAPTER_RETURN_IF_ERROR(
+          DropWhereDue(transaction, {.peer = hub}, acknowledged.through, dropped));
+      joined.dropped.insert(joined.dropped.end(), dropped.begin(), dropped.end());
+    }
     CHAPTER_RETURN_IF_ERROR(transaction.Place());
     batch.Put(Table::kMeta, keys::kIdentity, EncodeIdentity());
     CHAPTER_RETURN_IF_ERROR(Commit(transaction));
     std::move(undo).Cancel();
+    for (const DroppedRecord& record : dropped) leaving_.erase(record.key);
     events = transaction.events();
   }
   CHAPTER_RETURN_IF_ERROR(Finish(events));
@@ -637,6 +686,8 @@ absl::StatusOr<FeedPage> Replica::ReadFeed(const FeedRequest& request) {
     }
     CHAPTER_RETURN_IF_ERROR(it->status());
     page.at_end = !it->Valid();
+    // Past the places of records that were dropped or changed again since.
+    if (page.at_end) page.last = std::max(page.last, last_sequence_);
     page.held_back.assign(held_back.begin(), held_back.end());
     if (page.last > request.after) page.mark = MarkAt(*snapshot, page.last);
   }
@@ -671,10 +722,13 @@ absl::StatusOr<RecordsPage> Replica::ReadRecords(const RecordsRequest& request) 
       CHAPTER_RETURN_IF_ERROR(bytes.status());
       CHAPTER_ASSIGN_OR_RETURN(const StoredRecord stored, DecodeStored(*bytes));
       const std::vector<Scope> current = stored.meta.Current();
-      // What has no place goes back to the chapter that brought it, and to nobody else.
+      // What has no place goes back to the chapters that brought or held it, and to
+      // nobody else.
+      const auto held = stored.meta.Withheld();
       const bool theirs = !options_.hub || request.peer.hub || stored.record.erased ||
                           !Disjoint({current.begin(), current.end()}, request.peer.scopes) ||
-                          (request.asked && request.peer.scopes.contains(stored.meta.pusher));
+                          (request.asked && (request.peer.scopes.contains(stored.meta.pusher) ||
+                                             !Disjoint(held, request.peer.scopes)));
       if (theirs) {
         page.items.push_back(MakeItem(key, stored, request.peer, {}, request.since, request.asked));
         size += page.items.back().update.size();
@@ -769,6 +823,10 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
   LeavingValue dropped;
   if (!options_.hub && held == nullptr) {
     if (update->state.erased) {
+      // Of a record that was dropped, refused writes may still be listed.
+      if (auto status = ForgetRefusedOf(transaction, key); !status.ok()) {
+        return refuse(RefusedRecord::Reason::kMalformed, status.ToString());
+      }
       outcome.kind = Kind::kIgnored;
       return outcome;
     }
@@ -799,18 +857,19 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
     }
   }
   if (!options_.hub) {
-    if (transaction.Get(Table::kMeta, keys::Reset(key)).ok()) {
-      if (!update->whole) {
-        outcome.kind = Kind::kNeedsWhole;
-        return outcome;
-      }
-      absl::Status status = ApplyReset(transaction, key, &*update);
-      if (!status.ok()) return refuse(RefusedRecord::Reason::kMalformed, status.ToString());
+    const auto reset = NotedRefusal(transaction, key, peer);
+    if (!reset.ok()) return refuse(RefusedRecord::Reason::kMalformed, reset.status().ToString());
+    if (*reset && !update->whole) {
+      outcome.kind = Kind::kNeedsWhole;
       return outcome;
     }
     // The hub sends it again: it is not leaving after all.
     if (held != nullptr && transaction.Get(Table::kMeta, keys::Leaving(key)).ok()) {
       transaction.batch().Delete(Table::kMeta, keys::Leaving(key));
+    }
+    if (*reset) {
+      TakeOutRefused(transaction, key, **reset, &*update, update->state.seen);
+      return outcome;
     }
   }
   // Nothing was left out that is not here, or that an erasure would not take.
@@ -826,7 +885,12 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
                   absl::StrCat("record ", key.id.ToString(), " would have ", over));
   }
   const bool equals_sent = Contains(update->state, merged.record);
-  const bool changed = !Contains(mine, update->state) || !merged.damage.empty() || held == nullptr;
+  // Named scopes count at a hub that has no rule of its own for the entity.
+  const bool named_anew = peer.hub && options_.hub && held != nullptr &&
+                          !options_.entities.contains(key.entity) &&
+                          held->meta.named != update->named_scopes;
+  const bool changed = !Contains(mine, update->state) || !merged.damage.empty() ||
+                       held == nullptr || named_anew;
   if (options_.hub) outcome.answer = !equals_sent;
   if (!changed) return outcome;
   const bool existed = held != nullptr;
@@ -858,17 +922,31 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
   return outcome;
 }
 
-// A hub refused what this node wrote to a record, and its own state has come:
-// that stands, later writes of this node go on top, what was refused is listed.
-absl::Status Replica::ApplyReset(Transaction& transaction, const RecordKey& key,
-                                 const RecordUpdate* hub_state) {
-  CHAPTER_ASSIGN_OR_RETURN(const std::string bytes,
-                           transaction.Get(Table::kMeta, keys::Reset(key)));
-  CHAPTER_ASSIGN_OR_RETURN(const RefusedRecord refusal, DecodeRefusal(bytes));
+// The refusal of this hub that waits for its word on the record.
+absl::StatusOr<std::optional<RefusedRecord>> Replica::NotedRefusal(Transaction& transaction,
+                                                                   const RecordKey& key,
+                                                                   const PeerIdentity& hub) {
+  auto bytes = transaction.Get(Table::kMeta, keys::Reset(key));
+  if (absl::IsNotFound(bytes.status())) return std::nullopt;
+  CHAPTER_RETURN_IF_ERROR(bytes.status());
+  CHAPTER_ASSIGN_OR_RETURN(ResetValue reset, DecodeReset(*bytes));
+  if (reset.hub != hub.node || reset.epoch != hub.epoch) return std::nullopt;
+  return std::move(reset.refusal);
+}
+
+// A hub refused what this node wrote to a record, and its own state has come: that
+// stands, later writes of this node go on top, what was refused is listed. Where the
+// record has left (`hub_state` null), or the hub has never had it (`hub_seen` empty as
+// well), what was refused is taken out of it.
+void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
+                             const RefusedRecord& refusal, const RecordUpdate* hub_state,
+                             const Seen& hub_seen) {
   transaction.batch().Delete(Table::kMeta, keys::Reset(key));
   StoredRecord* held = transaction.Find(key);
-  if (held == nullptr) return absl::OkStatus();
-  const Seen hub_seen = hub_state == nullptr ? Seen{} : hub_state->state.seen;
+  if (held == nullptr) return;
+  const auto unseen_own = [&](const Version& version) {
+    return Own(version.replica) && !hub_seen.Covers(version);
+  };
   RefusedWrite refused{.number = 0,
                        .key = key,
                        .cells = {},
@@ -878,56 +956,100 @@ absl::Status Replica::ApplyReset(Transaction& transaction, const RecordKey& key,
   RecordUpdate later;
   later.whole = false;
   later.state.seen = held->record.seen;
+  std::vector<Cell> others;
   for (const Cell& cell : held->record.cells) {
-    if (!Own(cell.version.replica) || hub_seen.Covers(cell.version)) continue;
-    if (hub_state != nullptr && cell.learned > refusal.sequence) {
+    if (!unseen_own(cell.version)) {
+      others.push_back(cell);
+    } else if (cell.learned > refusal.sequence) {
       later.state.cells.push_back(cell);
-      continue;
+    } else {
+      refused.cells.push_back({cell.path, cell.value});
+      refused.actor = cell.actor;
+      refused.written_at = std::max(refused.written_at, cell.version.time);
     }
-    refused.cells.push_back({cell.path, cell.value});
-    refused.actor = cell.actor;
-    refused.written_at = std::max(refused.written_at, cell.version.time);
   }
-  for (const ConflictEntry& entry : held->record.conflicts) {
-    if (Own(entry.lost_version.replica) && !hub_seen.Covers(entry.lost_version) &&
-        !entry.path.existence()) {
+  size_t settlements = 0;
+  for (ConflictEntry entry : held->record.conflicts) {
+    for (const SettlementEntry& s : entry.settlements) {
+      if (!unseen_own(s.version)) continue;
+      ++settlements;
+      refused.written_at = std::max(refused.written_at, s.version.time);
+    }
+    std::erase_if(entry.settlements, [&](const auto& s) { return unseen_own(s.version); });
+    if (unseen_own(entry.lost_version) && !entry.path.existence()) {
       // A value of this node that lost here, and that the hub has never had.
       refused.cells.push_back({entry.path, entry.lost_value});
       refused.actor = entry.lost_actor;
       refused.written_at = std::max(refused.written_at, entry.lost_version.time);
+    } else {
+      later.state.conflicts.push_back(std::move(entry));
     }
-    for (const SettlementEntry& s : entry.settlements) {
-      if (!Own(s.version.replica) || hub_seen.Covers(s.version)) continue;
-      absl::StrAppend(&refused.reason, " (with it went the settlement of a conflict in field ",
-                      entry.path.field, ")");
-      refused.written_at = std::max(refused.written_at, s.version.time);
-    }
+  }
+  if (settlements > 0) {
+    absl::StrAppend(&refused.reason, " (with it went ", settlements, " settlements of conflicts)");
   }
   const bool erased = hub_state != nullptr && hub_state->state.erased;
-  if (refused.written_at != HybridTime{} && !erased) {
-    PutRefused(transaction, std::move(refused));
-  }
+  if (refused.written_at != HybridTime{} && !erased) PutRefused(transaction, std::move(refused));
   if (hub_state == nullptr) {
-    transaction.Remove(key);
-    return absl::OkStatus();
+    for (Cell& cell : later.state.cells) others.push_back(std::move(cell));
+    if (others.empty()) return transaction.Remove(key);
+    std::sort(others.begin(), others.end(),
+              [](const Cell& a, const Cell& b) { return a.path < b.path; });
+    held->record.cells = std::move(others);
+    held->record.conflicts = std::move(later.state.conflicts);
+  } else {
+    MergeResult merged =
+        Merge(hub_state->state, later,
+              {identity_.replica, std::max(clock_.last(), HybridTime::FromWall(WallMs()))});
+    Record& record = merged.record;
+    // What lost to a value that was refused has not lost where the hub's state stands.
+    const auto known = [&](const ConflictEntry& entry) {
+      const auto& log = hub_state->state.conflicts;
+      return std::any_of(log.begin(), log.end(), [&](const ConflictEntry& e) {
+        return e.path == entry.path && e.lost_version == entry.lost_version;
+      });
+    };
+    std::erase_if(record.conflicts, [&](const ConflictEntry& entry) {
+      const Cell* cell = record.Find(entry.path);
+      return cell != nullptr && hub_seen.Covers(cell->version) &&
+             hub_seen.Covers(entry.lost_version) && !known(entry);
+    });
+    // What this node had seen beyond the hub's state it does not hold any more.
+    record.seen = hub_seen;
+    for (const Cell& cell : record.cells) record.seen.Advance(cell.version);
+    for (const ConflictEntry& e : record.conflicts) record.seen.Advance(e.lost_version);
+    held->record = std::move(record);
   }
-  MergeResult merged =
-      Merge(hub_state->state, later,
-            {identity_.replica, std::max(clock_.last(), HybridTime::FromWall(WallMs()))});
-  // What this node had seen beyond the hub's state it does not hold any more.
-  merged.record.seen = hub_seen;
-  for (const Cell& cell : merged.record.cells) merged.record.seen.Advance(cell.version);
-  for (const ConflictEntry& e : merged.record.conflicts) merged.record.seen.Advance(e.lost_version);
-  held->record = std::move(merged.record);
   held->meta.origin = {};
   clock_.Observe(held->record.seen.Highest());
   transaction.Touch(key);
-  return absl::OkStatus();
 }
 
+// More cells than one entry may have become several entries.
 void Replica::PutRefused(Transaction& transaction, RefusedWrite refused) {
-  refused.number = ++refused_last_;
-  transaction.batch().Put(Table::kMeta, keys::Refused(refused.number), EncodeRefused(refused));
+  const std::vector<CellWrite> cells = std::exchange(refused.cells, {});
+  refused.reason = refused.reason.substr(0, kRefusedReasonBytesMax);
+  for (size_t begin = 0; begin == 0 || begin < cells.size(); begin += kCellsMax) {
+    const size_t end = std::min(cells.size(), begin + kCellsMax);
+    refused.cells.assign(cells.begin() + static_cast<ptrdiff_t>(begin),
+                         cells.begin() + static_cast<ptrdiff_t>(end));
+    refused.number = ++refused_last_;
+    transaction.batch().Put(Table::kMeta, keys::Refused(refused.number), EncodeRefused(refused));
+  }
+}
+
+// By their keys alone, so that an entry that cannot be read stops nothing.
+absl::Status Replica::ForgetRefusedOf(Transaction& transaction, const RecordKey& key) {
+  const std::string prefix(1, keys::kRefusedKind);
+  const std::string wanted = EncodeKey(key);
+  auto snapshot = engine_.NewSnapshot();
+  auto it = snapshot->NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
+  for (it->SeekToFirst(); it->Valid(); it->Next()) {
+    if (it->value().substr(0, wanted.size()) != wanted) continue;
+    transaction.batch().Delete(Table::kMeta, it->key());
+    transaction.LeaveResidue();
+  }
+  return it->status();
 }
 
 absl::StatusOr<ApplyResult> Replica::Apply(const ApplyRequest& request) {
@@ -946,16 +1068,11 @@ absl::StatusOr<ApplyResult> Replica::Apply(const ApplyRequest& request) {
     }
     for (const InboundLeft& left : request.left) {
       if (options_.hub) continue;  // hubs hold everything
-      StoredRecord* held = transaction.Find(left.key);
-      if (transaction.Get(Table::kMeta, keys::Reset(left.key)).ok()) {
-        CHAPTER_RETURN_IF_ERROR(ApplyReset(transaction, left.key, nullptr));
-        if (!left.seen.empty()) {
-          transaction.batch().Put(Table::kMeta, keys::Dropped(left.key),
-                                  Encode(LeavingValue{peer.node, peer.epoch, left.seen, {}}));
-        }
-        continue;
-      }
-      if (held == nullptr || held->record.erased) continue;
+      CHAPTER_ASSIGN_OR_RETURN(const auto reset, NotedRefusal(transaction, left.key, peer));
+      if (reset) TakeOutRefused(transaction, left.key, *reset, nullptr, left.seen);
+      const StoredRecord* held = transaction.Find(left.key);
+      // Without anything seen the hub has never had it: nothing leaves.
+      if (held == nullptr || held->record.erased || left.seen.empty()) continue;
       LeavingValue leaving{peer.node, peer.epoch, left.seen, {}};
       if (auto bytes = transaction.Get(Table::kMeta, keys::Leaving(left.key)); bytes.ok()) {
         CHAPTER_ASSIGN_OR_RETURN(const LeavingValue earlier, DecodeLeaving(*bytes));
@@ -1020,11 +1137,14 @@ void Replica::AnswerPusher(Transaction& transaction, const ApplyRequest& request
     if (outcome.kind != RecordOutcome::Kind::kTaken) continue;
     StoredRecord* stored = transaction.Find(outcome.key);
     if (stored == nullptr) continue;
-    for (const Cell& cell : stored->record.cells) {
-      if (cell.version.replica == peer.replica && cell.version.time > highest) {
-        highest = cell.version.time;
-        hash = StampHash(outcome.key, cell.version);
-      }
+    const auto note = [&](const Version& version) {
+      if (version.replica != peer.replica || version.time <= highest) return;
+      highest = version.time;
+      hash = StampHash(outcome.key, version);
+    };
+    for (const Cell& cell : stored->record.cells) note(cell.version);
+    for (const ConflictEntry& entry : stored->record.conflicts) {
+      for (const SettlementEntry& settlement : entry.settlements) note(settlement.version);
     }
     if (stored->record.erased) {
       // Whoever pushed it may hold it: the feed of its scope tells of the erasure.
@@ -1092,7 +1212,8 @@ absl::StatusOr<AcknowledgeResult> Replica::Acknowledge(const AcknowledgeRequest&
       if (options_.hub || transaction.Find(refused.key) == nullptr) continue;
       RefusedRecord kept = refused;
       if (kept.sequence == Sequence{}) kept.sequence = acknowledged.through;
-      batch.Put(Table::kMeta, keys::Reset(refused.key), Encode(kept));
+      batch.Put(Table::kMeta, keys::Reset(refused.key),
+                Encode(ResetValue{peer.node, peer.epoch, std::move(kept)}));
     }
     if (options_.hub && !request.dropped.empty()) {
       uint64_t noted = DecodeNumber(transaction.Get(Table::kMeta, keys::DropsNoted(peer.node)));

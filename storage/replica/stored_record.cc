@@ -15,6 +15,9 @@ namespace chaptersync::storage {
 namespace {
 
 constexpr char kFormat = 1;
+// Flags of a position.
+constexpr int kLeft = 1;
+constexpr int kWithheld = 2;
 
 }  // namespace
 
@@ -32,6 +35,14 @@ std::vector<Scope> RecordMeta::Current() const {
   return current;
 }
 
+std::set<Scope> RecordMeta::Withheld() const {
+  std::set<Scope> withheld;
+  for (const ScopePosition& position : scopes) {
+    if (position.withheld) withheld.insert(position.scope);
+  }
+  return withheld;
+}
+
 std::string EncodeStored(const StoredRecord& stored) {
   const RecordMeta& meta = stored.meta;
   std::string out(1, kFormat);
@@ -42,7 +53,8 @@ std::string EncodeStored(const StoredRecord& stored) {
     AppendString(position.scope.name, out);
     AppendVarint(position.at.value, out);
     AppendVarint(position.entered.value, out);
-    out.push_back(position.left ? 1 : 0);
+    out.push_back(
+        static_cast<char>((position.left ? kLeft : 0) | (position.withheld ? kWithheld : 0)));
   }
   AppendVarint(meta.leaders.size(), out);
   for (const RecordKey& leader : meta.leaders) AppendKey(leader, out);
@@ -72,7 +84,9 @@ absl::StatusOr<StoredRecord> DecodeStored(std::string_view bytes) {
     position.scope = {std::string(in.String(kScopeBytesMax))};
     position.at = {in.Varint()};
     position.entered = {in.Varint()};
-    position.left = in.Bytes(1) == std::string_view("\x01", 1);
+    const std::string_view flags = in.Bytes(1);
+    position.left = !flags.empty() && (flags[0] & kLeft) != 0;
+    position.withheld = !flags.empty() && (flags[0] & kWithheld) != 0;
     meta.scopes.push_back(std::move(position));
   }
   const size_t leaders = in.Count(SIZE_MAX, kKeyBytes);

@@ -5,7 +5,7 @@
 //
 //   stored  := format:1 latest origin:fixed flags:varint scopes leaders named
 //              pusher again record
-//   scopes  := count { name:string at:varint entered:varint left:1 }
+//   scopes  := count { name:string at:varint entered:varint flags:1 }
 //   leaders := count { key:20 }
 //   named   := count { name:string }      scopes that a hub named
 //   pusher  := name:string                chapter that brought an unplaced record
@@ -15,6 +15,7 @@
 #ifndef CHAPTERSYNC_STORAGE_REPLICA_STORED_RECORD_H_
 #define CHAPTERSYNC_STORAGE_REPLICA_STORED_RECORD_H_
 
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -31,6 +32,8 @@ struct ScopePosition {
   Sequence at;        // where the feed tells of it
   Sequence entered;   // since when it has been in the scope
   bool left = false;  // it is in the feed only to say that it left
+  // It left for no scope at all, so that its holders were not told yet.
+  bool withheld = false;
 };
 
 struct RecordMeta {
@@ -45,6 +48,8 @@ struct RecordMeta {
   // In the scope now.
   const ScopePosition* Position(const Scope& scope) const;
   std::vector<Scope> Current() const;
+  // Of an unplaced record: the scopes that it was in.
+  std::set<Scope> Withheld() const;
   // Follows a record that is not here, and has no scope of its own.
   bool unplaced() const { return Current().empty(); }
 };

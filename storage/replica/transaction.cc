@@ -101,11 +101,12 @@ Transaction::Resolution Transaction::Resolve(const RecordKey& key, int depth) {
     out.erased = true;
     return out;
   }
-  if (!stored->meta.named.empty()) {
+  auto rule = options_.entities.find(key.entity);
+  // A node takes its hub's word for it; hubs that have a rule each decide by their own.
+  if (!stored->meta.named.empty() && (!options_.hub || rule == options_.entities.end())) {
     out.scopes.insert(stored->meta.named.begin(), stored->meta.named.end());
     return out;
   }
-  auto rule = options_.entities.find(key.entity);
   if (rule == options_.entities.end()) return out;
   OwnScopes own = Apply(rule->second.scope, stored->record);
   out.scopes = std::move(own.scopes);
@@ -149,6 +150,8 @@ absl::Status Transaction::Place() {
     const std::vector<Scope> current = entry.before.meta.Current();
     const bool moved = !entry.existed || entry.before.erased != entry.after.record.erased ||
                        std::set<Scope>(current.begin(), current.end()) != entry.placement;
+    // How deep those below are may decide where they are.
+    if (!moved && entry.before.meta.leaders != entry.leaders) PlaceBelow(key, 1);
     if (!moved) continue;
     for (const RecordKey& follower : Followers(key)) {
       StoredRecord* stored = Find(follower);
@@ -159,6 +162,21 @@ absl::Status Transaction::Place() {
     }
   }
   return status_;
+}
+
+void Transaction::PlaceBelow(const RecordKey& leader, int depth) {
+  if (depth > kFollowDepthMax + 1) return;
+  for (const RecordKey& follower : Followers(leader)) {
+    StoredRecord* stored = Find(follower);
+    if (stored == nullptr || touched(follower)) continue;
+    const std::vector<Scope> current = stored->meta.Current();
+    if (Resolve(follower, 0).scopes != std::set<Scope>(current.begin(), current.end())) {
+      stored->meta.origin = {};
+      Touch(follower);
+    } else {
+      PlaceBelow(follower, depth + 1);
+    }
+  }
 }
 
 Sequence Transaction::Seal(Sequence last, Mark mark) {
@@ -210,23 +228,29 @@ void Transaction::SealPositions(Entry& entry, Sequence sequence, const std::stri
     return positions.back();
   };
   std::set<Scope> moved;  // scopes whose feed tells of the record anew
-  if (entry.present && entry.after.record.erased) {
+  const bool erased = entry.present && entry.after.record.erased;
+  if (erased) {
     for (const ScopePosition& position : positions) moved.insert(position.scope);
   } else if (entry.present) {
     for (const Scope& scope : entry.placement) {
       ScopePosition& position = at(scope);
       if (position.left) position.entered = sequence;
-      position.left = false;
+      position.left = position.withheld = false;
       moved.insert(scope);
     }
+    const bool unplaced = entry.placement.empty();
     for (ScopePosition& position : positions) {
-      if (position.left || entry.placement.contains(position.scope)) continue;
+      if (entry.placement.contains(position.scope)) continue;
+      // Holders are told once it is known where else the record is.
+      if (position.left && (unplaced || !position.withheld)) continue;
       position.left = true;
+      position.withheld = unplaced;
       moved.insert(position.scope);
     }
   }
-  // Who brought it while it had no place learns that its place is elsewhere.
-  if (entry.present && !meta.pusher.name.empty() && !entry.placement.empty()) {
+  // Who brought it while it had no place learns that its place is elsewhere, or that it
+  // was erased.
+  if (entry.present && !meta.pusher.name.empty() && (erased || !entry.placement.empty())) {
     if (!entry.placement.contains(meta.pusher) && !entry.placement.contains(Scope::Global())) {
       entry.tell_left.insert(meta.pusher);
     }

@@ -58,6 +58,8 @@ class Transaction {
   // Read through the engine; NOT_FOUND is no error.
   absl::StatusOr<std::string> Get(Table table, std::string_view key);
   bool anything_touched() const { return !order_.empty(); }
+  // Something else was deleted whose bytes must not stay in files.
+  void LeaveResidue() { residue_ = true; }
   // True once a record was removed or erased: files still hold its bytes.
   bool leaves_residue() const { return residue_; }
   // After Seal: how many more, or fewer, records of each entity are live.
@@ -94,6 +96,8 @@ class Transaction {
   Entry& Load(const RecordKey& key);
   Resolution Resolve(const RecordKey& key, int depth);
   std::vector<RecordKey> Followers(const RecordKey& leader);
+  // Touches what follows `leader` and is to be in other scopes than it is.
+  void PlaceBelow(const RecordKey& leader, int depth);
   void SealRecord(const RecordKey& key, Entry& entry, Sequence sequence);
   void SealPositions(Entry& entry, Sequence sequence, const std::string& key_bytes);
   void SealLeaders(const RecordKey& key, const Entry& entry);

@@ -177,7 +177,7 @@ TEST_F(ReplicaTest, OverLimitsIsRefusedWithTheLimit) {
   for (uint32_t i = 0; i <= kCellsMax; ++i) {
     wide.cells.push_back({{.field = 1, .map_key = std::to_string(i)}, "v"});
   }
-  EXPECT_EQ(Write(wide).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(Write(wide).code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(Value(Key(1), 1), "(no record)");
 }
 
