@@ -53,6 +53,19 @@ absl::StatusOr<storage::Choice> ReadChoice(v1::SettlementChoice choice) {
   }
 }
 
+// Whether what stood when the conflict was found is the record's deletion. A
+// field's bytes begin with a tag, a map entry's may be the same as a deletion's:
+// then the version tells, as long as the deletion stands.
+bool LostToDeletion(const ApiContext& api, const storage::ConflictRef& ref) {
+  const storage::ConflictEntry& entry = ref.entry;
+  if (entry.path.existence() || entry.current_value != storage::DeletedValue()) return false;
+  if (!entry.path.map_key) return true;
+  const auto stored = api.replica.Read(ref.key);
+  if (!stored.ok()) return false;
+  const storage::Cell* existence = stored->record.Find(storage::CellPath::Existence());
+  return existence != nullptr && existence->version == entry.current_version;
+}
+
 }  // namespace
 
 v1::Conflict ConflictsService::Show(const storage::ConflictRef& ref) const {
@@ -64,7 +77,9 @@ v1::Conflict ConflictsService::Show(const storage::ConflictRef& ref) const {
   out.set_record(ref.key.id.ToString());
   out.set_field(ShowPath(api_, entity, entry.path));
   out.set_state(entry.open() ? v1::CONFLICT_STATE_OPEN : v1::CONFLICT_STATE_SETTLED);
-  *out.mutable_current() = ShowValue(api_, entity, entry.path, entry.current_value);
+  const storage::CellPath stands =
+      LostToDeletion(api_, ref) ? storage::CellPath::Existence() : entry.path;
+  *out.mutable_current() = ShowValue(api_, entity, stands, entry.current_value);
   *out.mutable_lost() = ShowValue(api_, entity, entry.path, entry.lost_value);
   *out.mutable_current_write() = ShowWrite(api_, entry.current_version, entry.current_actor);
   *out.mutable_lost_write() = ShowWrite(api_, entry.lost_version, entry.lost_actor);

@@ -24,8 +24,9 @@ inline constexpr size_t kListScanMax = 2000;
 // Records read at once, and held in memory, while listing.
 inline constexpr size_t kListReadCount = 64;
 static_assert(kListReadCount < kListScanMax);
-// Paths of an update mask.
-inline constexpr int kMaskPathsMax = 1000;
+// Paths of an update mask: every cell of a record can be named.
+inline constexpr int kMaskPathsMax = 4096;
+static_assert(kMaskPathsMax == storage::kCellsMax);
 // Bytes of a search text, and of a value to match.
 inline constexpr size_t kFilterBytesMax = 4096;
 // Ids that one resolve call answers.

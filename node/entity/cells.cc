@@ -473,11 +473,13 @@ absl::StatusOr<std::vector<CellWrite>> CutByMask(const EntityType& type, const M
   };
   std::map<CellPath, std::optional<std::string>> writes;
   std::map<CellPath, std::vector<FieldPath>> partial;
+  std::set<uint32_t> whole_maps;
   for (const std::string& text : mask) {
     CHAPTER_ASSIGN_OR_RETURN(FieldPath path, ParsePath(type, text));
     if (!path.sub.empty()) {
       partial[path.cell].push_back(std::move(path));
     } else if (path.whole_map()) {
+      if (!whole_maps.insert(path.cell.field).second) continue;
       if (held != nullptr) {
         for (const storage::Cell& cell : held->cells) {
           if (cell.path.field == path.cell.field && cell.value) writes[cell.path] = std::nullopt;
@@ -494,8 +496,11 @@ absl::StatusOr<std::vector<CellWrite>> CutByMask(const EntityType& type, const M
     if (writes.count(cell) > 0) continue;  // named as a whole, too
     const std::optional<std::string> before = HeldValue(held, cell);
     CHAPTER_ASSIGN_OR_RETURN(std::unique_ptr<Message> scratch, ComposeCell(type, cell, before));
+    // By itself: a large map is not searched for each of its entries.
+    CHAPTER_ASSIGN_OR_RETURN(const std::unique_ptr<Message> source,
+                             ComposeCell(type, cell, given_at(cell)));
     for (const FieldPath& path : paths) {
-      const Message* from = Holder(message, path);
+      const Message* from = Holder(*source, path);
       const bool present =
           from != nullptr && (path.sub.back()->is_repeated()
                                   ? from->GetReflection()->FieldSize(*from, path.sub.back()) > 0

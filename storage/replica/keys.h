@@ -51,6 +51,8 @@ inline constexpr std::string_view kIdentity = "I";  // replica ids, epoch, clock
 inline constexpr std::string_view kState = "S";     // clock, last sequence, counters
 // There while files may hold what was dropped or erased.
 inline constexpr std::string_view kResidue = "R";
+// At a hub: by which rules records were placed.
+inline constexpr std::string_view kRules = "P";
 
 inline std::string ById(char kind, ReplicaId replica) {
   std::string out(1, kind);
@@ -74,9 +76,12 @@ inline constexpr char kLiveCountKind = 'n';
 inline std::string LiveCount(EntityNumber entity) { return ByNumber(kLiveCountKind, entity.value); }
 // The mark of the commit that ended at `sequence`.
 inline std::string Mark(Sequence sequence) { return ByNumber('m', sequence.value); }
-// How far this replica has come in a peer's feed.
-inline std::string Cursor(ReplicaId peer, const Scope& scope) {
-  return ById('c', peer) + scope.name;
+// How far this replica has come in a peer's feed. Those in hubs' feeds are told to hubs;
+// a hub's own in its nodes' feeds, which are many, are kept apart.
+inline constexpr char kHubCursorKind = 'c';
+inline constexpr char kNodeCursorKind = 'b';
+inline std::string Cursor(ReplicaId peer, bool peer_is_hub, const Scope& scope) {
+  return ById(peer_is_hub ? kHubCursorKind : kNodeCursorKind, peer) + scope.name;
 }
 // How far a hub has come in this replica's feed.
 inline std::string Acknowledged(ReplicaId hub) { return ById('a', hub); }

@@ -172,9 +172,58 @@ absl::Status Replica::Load() {
     WriteBatch batch;
     PutIdentity(batch);
     CHAPTER_RETURN_IF_ERROR(engine_.Write(batch));
-    return engine_.Sync();
+    CHAPTER_RETURN_IF_ERROR(engine_.Sync());
   }
-  return absl::OkStatus();
+  return PlaceByNewRules();
+}
+
+absl::Status Replica::PlaceByNewRules() {
+  if (!options_.hub) return absl::OkStatus();  // a node's feed knows no scopes
+  std::string rules;
+  for (const auto& [entity, rule] : options_.entities) {
+    AppendVarint(entity.value, rules);
+    AppendFixed64(rule.fingerprint, rules);
+  }
+  auto known = engine_.Get(Table::kMeta, keys::kRules);
+  if (!known.ok() && !absl::IsNotFound(known.status())) return known.status();
+  if (known.ok() && *known == rules) return absl::OkStatus();
+  std::map<EntityNumber, uint64_t> before;
+  if (known.ok()) {
+    Reader in(*known);
+    while (in.ok() && !in.empty()) {
+      const EntityNumber entity{static_cast<uint32_t>(in.Varint())};
+      before[entity] = in.Fixed64();
+    }
+  }
+  for (const auto& [entity, rule] : options_.entities) {
+    auto it = before.find(entity);
+    if (it != before.end() && it->second == rule.fingerprint) continue;
+    CHAPTER_RETURN_IF_ERROR(PlaceAnew(entity));
+  }
+  // Last: what was interrupted begins again.
+  WriteBatch batch;
+  batch.Put(Table::kMeta, keys::kRules, rules);
+  CHAPTER_RETURN_IF_ERROR(engine_.Write(batch));
+  return engine_.Sync();
+}
+
+absl::Status Replica::PlaceAnew(EntityNumber entity) {
+  const std::string prefix = EncodeKey({entity, {}}).substr(0, 4);
+  auto snapshot = engine_.NewSnapshot();
+  auto it = snapshot->NewIterator(Table::kRecord, prefix, keys::PrefixEnd(prefix));
+  it->SeekToFirst();
+  while (it->Valid()) {
+    Transaction transaction(engine_, options_);
+    for (size_t i = 0; i < kBatchWritesMax && it->Valid(); ++i, it->Next()) {
+      const RecordKey key = Reader(it->key()).Key();
+      if (!transaction.Misplaced(key)) continue;
+      transaction.Find(key)->meta.origin = {};
+      transaction.Touch(key);
+    }
+    CHAPTER_RETURN_IF_ERROR(transaction.Place());
+    if (transaction.anything_touched()) CHAPTER_RETURN_IF_ERROR(Commit(transaction));
+  }
+  return it->status();
 }
 
 void Replica::NewIdentity(bool new_epoch) {

@@ -233,7 +233,7 @@ class Replica {
   // How far `hub` has acknowledged this replica's feed.
   Sequence AcknowledgedBy(ReplicaId hub) const;
   // How far this replica has come in `peer`'s feed.
-  FeedCursor CursorIn(ReplicaId peer, const Scope& scope) const;
+  FeedCursor CursorIn(ReplicaId peer, bool peer_is_hub, const Scope& scope) const;
 
   // Rewrites the files that held records dropped or erased since the last call,
   // so that none of their bytes remains. Long. Does nothing where there were none.
@@ -283,15 +283,19 @@ class Replica {
                                                             const RecordKey& key,
                                                             const PeerIdentity& hub)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void TakeOutRefused(Transaction& transaction, const RecordKey& key, const RefusedRecord& refusal,
-                      const RecordUpdate* hub_state, const Seen& hub_seen)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void TakeOutRefused(Transaction& transaction, const RecordKey& key, const PeerIdentity& hub,
+                      const RefusedRecord& refusal, const RecordUpdate* hub_state,
+                      const Seen& hub_seen) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Takes what was refused of a record off the list, as it was erased.
   absl::Status ForgetRefusedOf(Transaction& transaction, const RecordKey& key)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status DropWhereDue(Transaction& transaction, const AcknowledgeRequest& request,
                             Sequence through, std::vector<DroppedRecord>& dropped)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<bool> OwnStampsAbove(HybridTime limit) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Places records anew whose entity's rule is another than when they were placed.
+  absl::Status PlaceByNewRules() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status PlaceAnew(EntityNumber entity) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status StampAgain(Transaction& transaction, Sequence after, HybridTime limit,
                           ReplicaId old_id, bool keep_times, size_t& count)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

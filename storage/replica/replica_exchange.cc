@@ -161,12 +161,12 @@ const Scope* ChapterScope(const PeerIdentity& peer) {
   return nullptr;
 }
 
-void PutCursor(const FeedCursor& cursor, WriteBatch& batch) {
+void PutCursor(const FeedCursor& cursor, bool peer_is_hub, WriteBatch& batch) {
   std::string value;
   AppendFixed64(cursor.epoch.value, value);
   AppendFixed64(cursor.sequence.value, value);
   AppendFixed64(cursor.mark.value, value);
-  batch.Put(Table::kMeta, keys::Cursor(cursor.replica, cursor.scope), value);
+  batch.Put(Table::kMeta, keys::Cursor(cursor.replica, peer_is_hub, cursor.scope), value);
 }
 
 Mark MarkAt(const Snapshot& snapshot, Sequence sequence) {
@@ -189,7 +189,8 @@ absl::StatusOr<HelloFacts> Replica::SayHello() const {
   hello.hub = options_.hub;
   for (const auto& [entity, rule] : options_.entities) hello.entities[entity] = rule.fingerprint;
   auto snapshot = engine_.NewSnapshot();
-  auto it = snapshot->NewIterator(Table::kMeta, "c", "d");
+  const std::string cursors(1, keys::kHubCursorKind);
+  auto it = snapshot->NewIterator(Table::kMeta, cursors, keys::PrefixEnd(cursors));
   for (it->SeekToFirst(); it->Valid(); it->Next()) {
     Reader key(it->key().substr(1));
     Reader value(it->value());
@@ -214,9 +215,9 @@ absl::StatusOr<HelloFacts> Replica::SayHello() const {
   return hello;
 }
 
-FeedCursor Replica::CursorIn(ReplicaId peer, const Scope& scope) const {
+FeedCursor Replica::CursorIn(ReplicaId peer, bool peer_is_hub, const Scope& scope) const {
   FeedCursor cursor{.replica = peer, .epoch = {}, .scope = scope, .sequence = {}, .mark = {}};
-  auto bytes = engine_.Get(Table::kMeta, keys::Cursor(peer, scope));
+  auto bytes = engine_.Get(Table::kMeta, keys::Cursor(peer, peer_is_hub, scope));
   if (!bytes.ok()) return cursor;
   Reader in(*bytes);
   cursor.epoch = {in.Fixed64()};
@@ -240,7 +241,7 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
         hello.clock.hybrid <= HybridTime::FromWall(WallMs() + *options_.ahead_max_ms)) {
       clock_.Observe(hello.clock.hybrid);
     }
-    accepted.cursor = CursorIn(peer.replica, Scope::All());
+    accepted.cursor = CursorIn(peer.replica, peer.hub, Scope::All());
     const bool known = accepted.cursor.epoch == peer.epoch;
     if (!known) {
       accepted.cursor = {peer.replica, peer.epoch, Scope::All(), {}, {}};
@@ -291,7 +292,7 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
     }
     // Kept from the first meeting on: a peer of an id that is not known here, but
     // was acknowledged here, met a later self of this replica.
-    if (!known || rolled_back) PutCursor(accepted.cursor, batch);
+    if (!known || rolled_back) PutCursor(accepted.cursor, peer.hub, batch);
     // What was written after a peer was met is later than what that peer had, also
     // where this replica crashed in between.
     if (clock_.last() != clock_before) PutState(batch, last_sequence_);
@@ -383,7 +384,11 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
     } else if (options_.ahead_max_ms && !options_.hub) {
       const HybridTime limit = HybridTime::FromWall(
           std::max(welcome.clock.wall_ms, welcome.clock.hybrid.wall_ms()) + welcome.ahead_max_ms);
-      if (clock_.last() > limit) {
+      CHAPTER_ASSIGN_OR_RETURN(const bool own_ahead, OwnStampsAbove(limit));
+      if (clock_.last() > limit && !own_ahead) {
+        // Learnt from others, or of records that others have stamped ahead as well.
+        clock_ = HybridClock(limit);
+      } else if (clock_.last() > limit) {
         const uint64_t ahead_ms = clock_.last().wall_ms() - welcome.clock.wall_ms;
         NewIdentity(false);
         clock_ = HybridClock(std::max(welcome.clock.hybrid, HybridTime::FromWall(WallMs())));
@@ -476,6 +481,24 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
   return joined;
 }
 
+// Whether a record holds a stamp of this replica's above `limit`, and none of others.
+absl::StatusOr<bool> Replica::OwnStampsAbove(HybridTime limit) const {
+  if (clock_.last() <= limit) return false;
+  auto snapshot = engine_.NewSnapshot();
+  auto it = snapshot->NewIterator(Table::kRecord, "", "");
+  for (it->SeekToFirst(); it->Valid(); it->Next()) {
+    CHAPTER_ASSIGN_OR_RETURN(const StoredRecord stored, DecodeStored(it->value()));
+    bool own = false;
+    bool others = false;
+    for (const auto& [replica, time] : stored.record.seen.entries()) {
+      if (time > limit) (Own(replica) ? own : others) = true;
+    }
+    if (own && !others) return true;
+  }
+  CHAPTER_RETURN_IF_ERROR(it->status());
+  return false;
+}
+
 // Own writes of records after `after` in the feed get the present replica id:
 // with `keep_times` all that no hub has acknowledged, under their old clock
 // readings; else those stamped above `limit`, in their old order, with new ones.
@@ -515,13 +538,13 @@ absl::Status Replica::StampAgain(Transaction& transaction, Sequence after, Hybri
           return stored->record.seen.Get(id) > limit;
         });
     if (versions.empty() && !seen_above) continue;
+    Seen others = stored->record.seen;
+    for (const ReplicaId& id : old_ids) others.Set(id, {});
+    // Above what others have stamped ahead no stamp is any better.
+    if (!keep_times && others.Highest() > limit) continue;
     touched.push_back(key);
     for (const Version& version : versions) old_writes[version].push_back(key);
-    clock_.Observe([&] {
-      Seen others = stored->record.seen;
-      for (const ReplicaId& id : old_ids) others.Set(id, {});
-      return others.Highest();
-    }());
+    clock_.Observe(others.Highest());
   }
   CHAPTER_RETURN_IF_ERROR(it->status());
   std::map<Version, Version> renamed;
@@ -811,12 +834,24 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
   if (!update.ok()) {
     return refuse(RefusedRecord::Reason::kMalformed, std::string(update.status().message()));
   }
-  if (options_.hub && options_.ahead_max_ms &&
-      update->state.seen.Highest() >
-          HybridTime::FromWall(std::max(clock_.last().wall_ms(), WallMs()) +
-                               *options_.ahead_max_ms)) {
-    outcome.kind = Kind::kAhead;
-    return outcome;
+  if (options_.hub && options_.ahead_max_ms) {
+    const uint64_t now_ms = std::max(clock_.last().wall_ms(), WallMs());
+    const HybridTime limit = HybridTime::FromWall(now_ms + *options_.ahead_max_ms);
+    if (update->state.seen.Highest() > limit) {
+      // Its own stamps the peer makes anew at the next handshake; those of others, by a
+      // clock that was ahead, it cannot, and they hold up nothing else.
+      Seen others = update->state.seen;
+      others.Set(peer.replica, {});
+      if (!peer.hub && others.Highest() > limit) {
+        return refuse(RefusedRecord::Reason::kAhead,
+                      absl::StrCat("record ", key.id.ToString(), " was stamped ",
+                                   (others.Highest().wall_ms() - now_ms) / 1000,
+                                   " s ahead of the hub's clock (at most ",
+                                   *options_.ahead_max_ms / 1000, " s)"));
+      }
+      outcome.kind = Kind::kAhead;
+      return outcome;
+    }
   }
   StoredRecord* held = transaction.Find(key);
   bool take_back = false;
@@ -868,7 +903,7 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
       transaction.batch().Delete(Table::kMeta, keys::Leaving(key));
     }
     if (*reset) {
-      TakeOutRefused(transaction, key, **reset, &*update, update->state.seen);
+      TakeOutRefused(transaction, key, peer, **reset, &*update, update->state.seen);
       return outcome;
     }
   }
@@ -889,8 +924,8 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
   const bool named_anew = peer.hub && options_.hub && held != nullptr &&
                           !options_.entities.contains(key.entity) &&
                           held->meta.named != update->named_scopes;
-  const bool changed = !Contains(mine, update->state) || !merged.damage.empty() ||
-                       held == nullptr || named_anew;
+  const bool changed =
+      !Contains(mine, update->state) || !merged.damage.empty() || held == nullptr || named_anew;
   if (options_.hub) outcome.answer = !equals_sent;
   if (!changed) return outcome;
   const bool existed = held != nullptr;
@@ -939,8 +974,8 @@ absl::StatusOr<std::optional<RefusedRecord>> Replica::NotedRefusal(Transaction& 
 // record has left (`hub_state` null), or the hub has never had it (`hub_seen` empty as
 // well), what was refused is taken out of it.
 void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
-                             const RefusedRecord& refusal, const RecordUpdate* hub_state,
-                             const Seen& hub_seen) {
+                             const PeerIdentity& hub, const RefusedRecord& refusal,
+                             const RecordUpdate* hub_state, const Seen& hub_seen) {
   transaction.batch().Delete(Table::kMeta, keys::Reset(key));
   StoredRecord* held = transaction.Find(key);
   if (held == nullptr) return;
@@ -990,7 +1025,12 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
   }
   const bool erased = hub_state != nullptr && hub_state->state.erased;
   if (refused.written_at != HybridTime{} && !erased) PutRefused(transaction, std::move(refused));
+  held->meta.origin = {};
   if (hub_state == nullptr) {
+    // A hub that has never had it gets what others wrote, unless it would refuse that
+    // again; to one where it has left there is nothing to send but later writes.
+    const bool again = hub_seen.empty() && refusal.reason != RefusedRecord::Reason::kAhead;
+    if (later.state.cells.empty() && !again) held->meta.origin = hub.replica;
     for (Cell& cell : later.state.cells) others.push_back(std::move(cell));
     if (others.empty()) return transaction.Remove(key);
     std::sort(others.begin(), others.end(),
@@ -1020,7 +1060,6 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
     for (const ConflictEntry& e : record.conflicts) record.seen.Advance(e.lost_version);
     held->record = std::move(record);
   }
-  held->meta.origin = {};
   clock_.Observe(held->record.seen.Highest());
   transaction.Touch(key);
 }
@@ -1069,7 +1108,7 @@ absl::StatusOr<ApplyResult> Replica::Apply(const ApplyRequest& request) {
     for (const InboundLeft& left : request.left) {
       if (options_.hub) continue;  // hubs hold everything
       CHAPTER_ASSIGN_OR_RETURN(const auto reset, NotedRefusal(transaction, left.key, peer));
-      if (reset) TakeOutRefused(transaction, left.key, *reset, nullptr, left.seen);
+      if (reset) TakeOutRefused(transaction, left.key, peer, *reset, nullptr, left.seen);
       const StoredRecord* held = transaction.Find(left.key);
       // Without anything seen the hub has never had it: nothing leaves.
       if (held == nullptr || held->record.erased || left.seen.empty()) continue;
@@ -1099,7 +1138,7 @@ absl::StatusOr<ApplyResult> Replica::Apply(const ApplyRequest& request) {
         cursor.sequence = {hold_below->value - 1};
         cursor.mark = {};
       }
-      PutCursor(cursor, transaction.batch());
+      PutCursor(cursor, peer.hub, transaction.batch());
     }
     absl::Cleanup undo = [this, before = identity_]()
                              ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { identity_ = before; };

@@ -84,6 +84,15 @@ const std::set<Scope>& Transaction::Placement(const RecordKey& key) {
   return entry.placement;
 }
 
+bool Transaction::Misplaced(const RecordKey& key) {
+  const StoredRecord* stored = Find(key);
+  if (stored == nullptr || stored->record.erased) return false;
+  const std::vector<Scope> current = stored->meta.Current();
+  const Resolution resolution = Resolve(key, 0);
+  return resolution.scopes != std::set<Scope>(current.begin(), current.end()) ||
+         resolution.leaders != stored->meta.leaders;
+}
+
 void Transaction::TellLeft(const RecordKey& key, const Scope& scope) {
   Placement(key);
   Touch(key);

@@ -43,6 +43,8 @@ class Transaction {
   absl::Status Place();
   // After Place: the scopes that the record will be in.
   const std::set<Scope>& Placement(const RecordKey& key);
+  // True where the record would be in other scopes, or follow others, than it does.
+  bool Misplaced(const RecordKey& key);
   // After Place: the scope's feed shall say that the record is not in it.
   void TellLeft(const RecordKey& key, const Scope& scope);
 

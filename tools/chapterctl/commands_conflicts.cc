@@ -51,8 +51,7 @@ absl::Status ListConflicts(Context& context, const std::string& state) {
               table.Row({csv ? conflict.id() : conflict.id().substr(0, kIdDigits), conflict.noun(),
                          conflict.record(), FieldText(conflict.field()),
                          conflict.state() == v1::CONFLICT_STATE_OPEN ? "open" : "settled",
-                         ValueText(conflict.current(), conflict.field()),
-                         ValueText(conflict.lost(), conflict.field()),
+                         StandsText(conflict), ValueText(conflict.lost(), conflict.field()),
                          Author(conflict.current_write()), Author(conflict.lost_write()),
                          TimeText(conflict.found_at())});
             }
@@ -76,7 +75,7 @@ void PrintConflict(Output& output, const v1::Conflict& conflict) {
   table.Row({"conflict", conflict.id()});
   table.Row({"record", absl::StrCat(conflict.noun(), "/", conflict.record())});
   table.Row({"field", FieldText(conflict.field())});
-  table.Row({"stands", ValueText(conflict.current(), conflict.field())});
+  table.Row({"stands", StandsText(conflict)});
   table.Row({"written by", write(conflict.current_write())});
   table.Row({"lost", ValueText(conflict.lost(), conflict.field())});
   table.Row({"written by", write(conflict.lost_write())});

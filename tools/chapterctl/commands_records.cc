@@ -250,24 +250,43 @@ absl::Status Get(Context& context, const EntityType& type, const std::string& id
   return absl::OkStatus();
 }
 
+// Whether one path names what the other does, or a part of it.
+bool Overlap(const node::FieldPath& a, const node::FieldPath& b) {
+  if (a.field != b.field) return false;
+  if (a.whole_map() || b.whole_map()) return true;
+  const size_t common = std::min(a.sub.size(), b.sub.size());
+  return a.cell == b.cell && std::equal(a.sub.begin(), a.sub.begin() + common, b.sub.begin());
+}
+
 // The values of FIELD=VALUE words; their paths go to `mask`, an id's to `id`.
 absl::StatusOr<std::unique_ptr<Message>> ReadFields(const EntityType& type,
                                                     const std::vector<std::string>& fields,
                                                     std::vector<std::string>& mask,
                                                     std::string* id) {
   auto message = type.NewMessage();
+  std::vector<node::FieldPath> given;
   for (const std::string& text : fields) {
     CHAPTER_ASSIGN_OR_RETURN(const auto cut, CutAtEquals(text, "FIELD=VALUE"));
     const auto& [field, value] = cut;
     if (id != nullptr && field == kIdColumn) {
+      if (!id->empty()) return UsageError("'id' is given twice (once is allowed)");
       CHAPTER_ASSIGN_OR_RETURN(const storage::RecordId named, IdFromText(type, value));
       *id = named.ToString();
       continue;
     }
     CHAPTER_ASSIGN_OR_RETURN(const node::FieldPath path, node::ParsePath(type, field));
     CHAPTER_RETURN_IF_ERROR(CheckUtf8(text));
+    const std::string name = node::PathText(type, path);
+    for (const node::FieldPath& earlier : given) {
+      if (!Overlap(earlier, path)) continue;
+      const std::string other = node::PathText(type, earlier);
+      return UsageError(absl::StrCat(
+          "field '", node::Shown(name), "' is given twice", other == name ? "" : ", also by '",
+          other == name ? "" : node::Shown(other), other == name ? "" : "'", " (once is allowed)"));
+    }
+    given.push_back(path);
     CHAPTER_RETURN_IF_ERROR(node::SetText(type, *message, path, value));
-    mask.push_back(node::PathText(type, path));
+    mask.push_back(name);
   }
   return message;
 }
@@ -283,6 +302,10 @@ absl::Status Create(Context& context, const EntityType& type,
   CHAPTER_ASSIGN_OR_RETURN(
       const v1::CreateRecordResponse response,
       context.client.Call(context.client.records(), &Records::CreateRecord, request));
+  if (context.output.quiet() && !context.output.json()) {
+    context.output.Raw(response.record().id() + "\n");
+    return absl::OkStatus();
+  }
   return PrintWritten(context.output, response.record(), "created");
 }
 

@@ -32,8 +32,6 @@ using node::EntityType;
 using Records = v1::RecordsService::Stub;
 
 constexpr int kPageSize = 500;
-// More columns than any spreadsheet takes: then the keys are data.
-constexpr size_t kColumnsMax = 16'384;
 
 struct ImportOptions {
   std::string file;
@@ -50,7 +48,10 @@ absl::StatusOr<ColumnMap> ReadMap(const std::vector<std::string>& words) {
     if (at == std::string::npos || at == 0) {
       return UsageError(absl::StrCat("--map '", node::Shown(word), "' is not COLUMN=FIELD"));
     }
-    map[word.substr(0, at)] = word.substr(at + 1);
+    if (!map.emplace(word.substr(0, at), word.substr(at + 1)).second) {
+      return UsageError(absl::StrCat("--map gives column '", node::Shown(word.substr(0, at)),
+                                     "' twice (once is allowed)"));
+    }
   }
   return map;
 }
@@ -83,13 +84,19 @@ absl::Status Import(Context& context, const EntityType& type, const ImportOption
     }
     in = &file;
   }
+  const std::string name =
+      options.file == "-" ? "standard input" : absl::StrCat("'", node::Shown(options.file), "'");
   std::unique_ptr<RowSource> rows;
   if (format == "csv") {
-    CHAPTER_ASSIGN_OR_RETURN(rows, OpenCsvRows(type, *in, map));
+    try {
+      CHAPTER_ASSIGN_OR_RETURN(rows, OpenCsvRows(type, *in, map));
+    } catch (const std::ios_base::failure& failure) {
+      return CannotRead(name, failure);
+    }
   } else {
     rows = OpenJsonRows(type, *in, map);
   }
-  return Importer(context.client, context.output, type.plural, options.dry_run).Run(*rows);
+  return Importer(context.client, context.output, type.plural, name, options.dry_run).Run(*rows);
 }
 
 // Calls `record` with every record, in the order of ids.
@@ -129,7 +136,7 @@ absl::Status ExportJson(Context& context, const EntityType& type) {
 absl::StatusOr<std::vector<std::string>> FindColumns(Context& context, const EntityType& type) {
   // By number of the field, then by path.
   std::map<int, std::set<std::string>> found;
-  size_t count = 1;
+  size_t count = 0;
   for (int i = 0; i < type.descriptor->field_count(); ++i) {
     const auto* field = type.descriptor->field(i);
     if (field->is_repeated() ||
@@ -147,9 +154,9 @@ absl::StatusOr<std::vector<std::string>> FindColumns(Context& context, const Ent
           const auto* field = type.descriptor->FindFieldByName(name);
           if (field != nullptr && found[field->number()].insert(value.path).second) ++count;
         }
-        if (count <= kColumnsMax) return absl::OkStatus();
+        if (count <= kCsvColumnsMax) return absl::OkStatus();
         return absl::FailedPreconditionError(
-            absl::StrCat("the ", type.plural, " have more than ", kColumnsMax,
+            absl::StrCat("the ", type.plural, " have more than ", kCsvColumnsMax,
                          " different fields and keys: export them with --format json"));
       }));
   std::vector<std::string> columns = {kIdColumn};
@@ -197,8 +204,8 @@ void AddTransferCommands(CLI::App& noun, const EntityType& type, Action& action)
       ->allow_extra_args(false);
   import->add_option("--format", options->format, "csv or json; unset: by the file's name")
       ->check(CLI::IsMember({"csv", "json"}));
-  import->callback([=, &action] {
-    action = [=](Context& context) { return Import(context, *t, *options);
+  import->callback(
+      [=, &action] { action = [=](Context& context) { return Import(context, *t, *options);
 };
 }  // namespace chaptersync::ctl
 );

@@ -10,6 +10,7 @@
 #include "absl/hash/hash.h"
 #include "absl/strings/str_cat.h"
 
+#include "storage/core/status.h"
 #include "tools/chapterctl/failure.h"
 #include "tools/chapterctl/text_width.h"
 
@@ -31,8 +32,13 @@ uint64_t ContentHash(const v1::UpdateRecordRequest& write) {
 
 }  // namespace
 
-Importer::Importer(Client& client, Output& output, std::string noun, bool dry_run)
-    : client_(client), output_(output), noun_(std::move(noun)), dry_run_(dry_run) {
+Importer::Importer(Client& client, Output& output, std::string noun, std::string source,
+                   bool dry_run)
+    : client_(client),
+      output_(output),
+      noun_(std::move(noun)),
+      source_(std::move(source)),
+      dry_run_(dry_run) {
   batch_.set_dry_run(dry_run);
 }
 
@@ -53,9 +59,19 @@ absl::Status Importer::Run(RowSource& rows) {
                                                             ", importing the file again goes on"))};
 }
 
+absl::StatusOr<bool> Importer::Next(RowSource& rows, ImportRow& row) const {
+  try {
+    return rows.Next(row);
+  } catch (const std::ios_base::failure& failure) {
+    return CannotRead(source_, failure);
+  }
+}
+
 absl::Status Importer::Read(RowSource& rows) {
   ImportRow row;
-  while (rows.Next(row)) {
+  for (;;) {
+    CHAPTER_ASSIGN_OR_RETURN(const bool more, Next(rows, row));
+    if (!more) break;
     if (!row.problem.ok()) {
       ++refused_;
       Tell(row.line, "refused", "", std::string(row.problem.message()));

@@ -13,6 +13,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 
 #include "chaptersync/v1/records_service.pb.h"
 #include "tools/chapterctl/client.h"
@@ -29,8 +30,8 @@ static_assert(kBatchBytesMax + 2 * kRowBytesMax <= 4 << 20);
 
 class Importer {
  public:
-  // `noun`: for messages.
-  Importer(Client& client, Output& output, std::string noun, bool dry_run);
+  // `noun`, `source`: what is imported and from where, for messages.
+  Importer(Client& client, Output& output, std::string noun, std::string source, bool dry_run);
 
   // Reads all rows, and prints the counts in any case. FAILED_PRECONDITION where
   // some rows were not taken; where a batch failed as a whole, its error, with how
@@ -50,6 +51,8 @@ class Importer {
   };
 
   absl::Status Read(RowSource& rows);
+  // False at the end. INTERNAL where the file cannot be read on.
+  absl::StatusOr<bool> Next(RowSource& rows, ImportRow& row) const;
   // Whether an earlier row was of the same record, and said the same. Counts the
   // row where it said something else: then it is not written.
   enum class Repeat { kNone, kSame, kOther };
@@ -64,6 +67,7 @@ class Importer {
   Client& client_;
   Output& output_;
   const std::string noun_;
+  const std::string source_;
   const bool dry_run_;
   v1::BatchWriteRecordsRequest batch_;
   size_t batch_bytes_ = 0;

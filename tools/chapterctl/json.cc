@@ -253,6 +253,16 @@ Json ConflictJson(const v1::Conflict& conflict) {
   return out;
 }
 
+std::string StandsText(const v1::Conflict& conflict) {
+  // A field that is no yes or no holds no boolean.
+  bool deleted = conflict.current().kind_case() == google::protobuf::Value::kBoolValue;
+  if (const node::EntityType* type = node::BuiltinEntities().FindByNoun(conflict.noun())) {
+    const auto path = node::ParsePath(*type, conflict.field());
+    if (path.ok() && path->leaf()->cpp_type() == FieldDescriptor::CPPTYPE_BOOL) deleted = false;
+  }
+  return ValueText(conflict.current(), deleted ? "" : conflict.field());
+}
+
 Json ExplanationJson(const v1::FieldExplanation& field) {
   Json out;
   out["field"] = field.field();

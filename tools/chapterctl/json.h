@@ -43,6 +43,8 @@ Json WriteJson(const v1::WriteInfo& write);
 // "keep".
 std::string ChoiceText(v1::SettlementChoice choice);
 Json ConflictJson(const v1::Conflict& conflict);
+// What stood, for a table's cell: "(deleted)" where a field's value lost to a deletion.
+std::string StandsText(const v1::Conflict& conflict);
 Json ExplanationJson(const v1::FieldExplanation& field);
 Json RefusedJson(const v1::RefusedWrite& refused);
 Json StatusJson(const v1::GetStatusResponse& status);

@@ -38,6 +38,7 @@ class Output {
 
   Format format() const { return format_; }
   bool json() const { return format_ == Format::kJson; }
+  bool quiet() const { return quiet_; }
   Terminal& terminal() { return terminal_; }
 
   // One object on a line of its own.

@@ -5,6 +5,8 @@
 #include "tools/chapterctl/rows.h"
 
 #include <algorithm>
+#include <functional>
+#include <optional>
 #include <set>
 #include <utility>
 
@@ -85,6 +87,15 @@ class CsvRows final : public RowSource {
     if (!header.problem.empty()) {
       return absl::InvalidArgumentError(
           absl::StrCat("line ", header.line, ", the fields' names: ", header.problem));
+    }
+    const auto is_id = [&](const std::string& name) {
+      const auto mapped = columns.find(name);
+      return (mapped == columns.end() ? name : mapped->second) == kIdColumn;
+    };
+    const size_t ids = std::any_of(header.cells.begin(), header.cells.end(), is_id) ? 1 : 0;
+    if (const size_t count = header.cells.size() - ids; count > kCsvColumnsMax) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(count, " columns are too many (at most ", kCsvColumnsMax, ")"));
     }
     std::vector<std::string> unknown;
     std::set<std::string> seen;
@@ -174,6 +185,30 @@ bool TooDeep(const std::string& text) {
   return false;
 }
 
+// Finds an object's key that comes twice, of which a parser keeps the last.
+class RepeatedKey {
+ public:
+  const std::optional<std::string>& key() const { return key_; }
+
+  // As nlohmann's parser calls it.
+  bool operator()(int /*depth*/, nlohmann::json::parse_event_t event, nlohmann::json& parsed) {
+    using Event = nlohmann::json::parse_event_t;
+    if (event == Event::object_start) {
+      objects_.emplace_back();
+    } else if (event == Event::object_end) {
+      objects_.pop_back();
+    } else if (event == Event::key && !key_) {
+      const auto [it, inserted] = objects_.back().insert(parsed.get<std::string>());
+      if (!inserted) key_ = *it;
+    }
+    return true;
+  }
+
+ private:
+  std::vector<std::set<std::string>> objects_;  // that are open
+  std::optional<std::string> key_;              // the first
+};
+
 class JsonRows final : public RowSource {
  public:
   JsonRows(const EntityType& type, std::istream& in, const ColumnMap& keys)
@@ -217,8 +252,19 @@ class JsonRows final : public RowSource {
     }
     if (!node::ValidUtf8(line)) return absl::InvalidArgumentError("the line is not UTF-8");
     if (TooDeep(line)) return absl::InvalidArgumentError("the line is nested too deeply");
-    const auto object = nlohmann::json::parse(line, nullptr, false);
+    RepeatedKey repeated;
+    const auto object = nlohmann::json::parse(line, std::ref(repeated), false);
     if (!object.is_object()) return absl::InvalidArgumentError("the line is no JSON object");
+    if (repeated.key()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("'", node::Shown(*repeated.key()), "' is given twice (once is allowed)"));
+    }
+    size_t count = 0;
+    for (const auto& [key, value] : object.items()) count += CountFields(key, value);
+    if (count > kJsonFieldsMax) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(count, " fields are too many (at most ", kJsonFieldsMax, ")"));
+    }
     std::vector<std::string> unknown;
     for (const auto& [key, value] : object.items()) {
       if (value.is_null()) continue;
@@ -238,9 +284,28 @@ class JsonRows final : public RowSource {
     return absl::OkStatus();
   }
 
+  // Whether the key is the file's own, and none that stands for a field.
+  bool Own(const std::string& key) const {
+    return keys_.count(key) == 0 && type_.descriptor->FindFieldByName(key) == nullptr;
+  }
+
+  // How many fields are written: of a map each entry.
+  size_t CountFields(const std::string& key, const nlohmann::json& value) const {
+    if (value.is_null()) return 0;
+    if (Own(key)) {
+      for (const char* own : {"scopes", "noun", "deleted", "erased", kIdColumn}) {
+        if (key == own) return 0;
+      }
+    }
+    const auto mapped = keys_.find(key);
+    const FieldDescriptor* field =
+        type_.descriptor->FindFieldByName(mapped == keys_.end() ? key : mapped->second);
+    return field != nullptr && field->is_map() && value.is_object() ? value.size() : 1;
+  }
+
   // What an exported record says besides its fields. False where the key is none of it.
   absl::StatusOr<bool> ReadOwn(const std::string& key, const nlohmann::json& value) const {
-    if (keys_.count(key) > 0 || type_.descriptor->FindFieldByName(key) != nullptr) return false;
+    if (!Own(key)) return false;
     if (key == "scopes") return true;  // They follow from the fields.
     if (key == "noun") {
       if (value == type_.plural) return true;
@@ -294,15 +359,25 @@ absl::StatusOr<storage::RecordId> IdFromText(const EntityType& type, const std::
   return node::NamedId(type, text);
 }
 
-RecordBuilder::RecordBuilder(const EntityType& type) : type_(type), message_(type.NewMessage()) {}
-
 absl::Status RecordBuilder::Set(const FieldPath& path, const std::string& path_text,
                                 const std::string& value) {
   if (!node::ValidUtf8(value)) {
     return absl::InvalidArgumentError(
         absl::StrCat("field '", path_text, "': value '", node::Shown(value), "' is not UTF-8"));
   }
-  CHAPTER_RETURN_IF_ERROR(node::SetText(type_, *message_, path, value));
+  if (path.field->is_map()) {
+    const storage::CellPath whole{path.cell.field, std::nullopt};
+    const auto first = cells_.lower_bound(whole);  // the map, or the first of its entries
+    const bool given = first != cells_.end() && first->first.field == whole.field;
+    if (given && path.whole_map() != !first->first.map_key) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("field '", path.field->name(),
+                       "' is given twice (once is allowed, as a map or by its entries)"));
+    }
+  }
+  auto& cell = cells_[path.cell];
+  if (cell == nullptr) cell = type_.NewMessage();
+  CHAPTER_RETURN_IF_ERROR(node::SetText(type_, *cell, path, value));
   mask_.push_back(path_text);
   return absl::OkStatus();
 }
@@ -313,10 +388,16 @@ absl::Status RecordBuilder::SetId(const std::string& text) {
 }
 
 absl::Status RecordBuilder::Finish(ImportRow& row) {
+  std::string all;
+  for (const auto& [path, cell] : cells_) all += node::Deterministic(*cell);
+  const auto message = type_.NewMessage();
+  if (!message->ParseFromString(all)) return absl::InternalError("the row is no message");
+  // The same bytes for the same values, so that equal rows are known as equal.
+  const std::string content = node::Deterministic(*message);
   if (id_) {
     row.id = *id_;
   } else if (const FieldDescriptor* name = type_.name_field; name != nullptr) {
-    const std::string text = message_->GetReflection()->GetString(*message_, name);
+    const std::string text = message->GetReflection()->GetString(*message, name);
     if (text.empty()) {
       return absl::InvalidArgumentError(
           absl::StrCat("the row names no record: it has neither '", name->name(), "' nor 'id'"));
@@ -324,20 +405,25 @@ absl::Status RecordBuilder::Finish(ImportRow& row) {
     row.id = node::NamedId(type_, text);
   } else {
     // No name of a record begins with a NUL.
-    row.id = node::NamedId(type_, std::string(1, '\0') + node::Deterministic(*message_));
+    row.id = node::NamedId(type_, std::string(1, '\0') + content);
   }
   row.write.Clear();
   row.write.set_name(type_.ResourceName(row.id));
-  row.write.mutable_entity()->PackFrom(*message_);
+  row.write.mutable_entity()->PackFrom(*type_.prototype);
+  row.write.mutable_entity()->set_value(content);
   for (std::string& path : mask_) row.write.mutable_update_mask()->add_paths(std::move(path));
   Clear();
   return absl::OkStatus();
 }
 
 void RecordBuilder::Clear() {
-  message_->Clear();
+  cells_.clear();
   mask_.clear();
   id_.reset();
+}
+
+absl::Status CannotRead(const std::string& source, const std::ios_base::failure& failure) {
+  return absl::InternalError(absl::StrCat("cannot read ", source, ": ", failure.code().message()));
 }
 
 absl::StatusOr<std::unique_ptr<RowSource>> OpenCsvRows(const EntityType& type, std::istream& in,

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include <gmock/gmock.h>
 
+#include "chaptersync/v1/event.pb.h"
 #include "tests/node/api/api_fixture.h"
 
 namespace chaptersync::node {
@@ -222,6 +223,63 @@ TEST_F(ConflictsTest, ADeletionThatLostHasNoFieldAndTheValueTrue) {
             grpc::StatusCode::INVALID_ARGUMENT);
   ASSERT_TRUE(Settle(id, v1::SETTLEMENT_CHOICE_TAKE).ok());
   EXPECT_TRUE(api_.Get(name).deleted());
+}
+
+TEST_F(ConflictsTest, AnEditThatLostToADeletionShowsThatAsTrue) {
+  // What stood was shown as the bytes that stand for a deletion, in base64.
+  v1::Member member;
+  member.set_employer("ENI");
+  (*member.mutable_contacts())["home"].set_label("x");
+  const std::string name = api_.Create(member).name();
+  api_.Receive(TestApi::KeyOf(name), {{storage::CellPath::Existence(), storage::DeletedValue()}},
+               "bob@toronto");
+  ASSERT_TRUE(api_.Get(name).deleted());
+  const auto conflicts = List(v1::CONFLICT_STATE_OPEN);
+  ASSERT_GE(conflicts.size(), 2u);
+  for (const v1::Conflict& conflict : conflicts) {
+    EXPECT_FALSE(conflict.field().empty());
+    EXPECT_EQ(conflict.current().kind_case(), google::protobuf::Value::kBoolValue)
+        << conflict.field() << ": " << conflict.current().DebugString();
+    EXPECT_TRUE(conflict.current().bool_value());
+    EXPECT_EQ(conflict.current_write().chapter(), "toronto");
+  }
+  v1::Conflict shown;
+  ASSERT_TRUE(Get(conflicts[0].id(), &shown).ok());
+  EXPECT_TRUE(shown.current().bool_value());
+  const grpc::Status taken = Settle(conflicts[0].id(), v1::SETTLEMENT_CHOICE_TAKE);
+  EXPECT_THAT(taken.error_message(), HasSubstr("is deleted; restore it before"));
+  ASSERT_TRUE(Settle(conflicts[0].id(), v1::SETTLEMENT_CHOICE_KEEP, nullptr, &shown).ok());
+  EXPECT_TRUE(shown.current().bool_value());
+}
+
+TEST_F(ConflictsTest, AMapEntryOfTheSameBytesAsADeletionIsNone) {
+  // An allotment of 1 has the byte that a deletion has.
+  constexpr uint32_t kAllotments = 9;
+  v1::Event event;
+  (*event.mutable_allotments())["italy"] = 2;
+  const std::string name = api_.Create(event, "events").name();
+  const auto id = storage::RecordId::Parse(name.substr(name.find('/') + 1));
+  ASSERT_TRUE(id.ok());
+  const storage::RecordKey key{BuiltinEntities().FindByNoun("events")->number, *id};
+  api_.Receive(key, {{{kAllotments, "italy"}, std::string(1, '\x01')}}, "bob@toronto");
+  const auto entry = List(v1::CONFLICT_STATE_OPEN);
+  ASSERT_EQ(entry.size(), 1u);
+  EXPECT_EQ(entry[0].field(), "allotments.italy");
+  EXPECT_EQ(entry[0].lost().number_value(), 2);
+  EXPECT_EQ(entry[0].current().number_value(), 1) << entry[0].current().DebugString();
+
+  const std::string other = api_.Create(event, "events").name();
+  const auto other_id = storage::RecordId::Parse(other.substr(other.find('/') + 1));
+  ASSERT_TRUE(other_id.ok());
+  api_.Receive({key.entity, *other_id}, {{storage::CellPath::Existence(), storage::DeletedValue()}},
+               "bob@toronto");
+  int deletions = 0;
+  for (const v1::Conflict& conflict : List(v1::CONFLICT_STATE_OPEN)) {
+    if ("events/" + conflict.record() != other || conflict.field() != "allotments.italy") continue;
+    ++deletions;
+    EXPECT_TRUE(conflict.current().bool_value());
+  }
+  EXPECT_EQ(deletions, 1);
 }
 
 TEST_F(ConflictsTest, ADeletedRecordTakesNoValue) {

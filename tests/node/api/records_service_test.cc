@@ -14,6 +14,7 @@
 #include "chaptersync/v1/event.pb.h"
 #include "chaptersync/v1/registration.pb.h"
 #include "node/entity/ids.h"
+#include "storage/core/limits.h"
 #include "tests/node/api/api_fixture.h"
 
 namespace chaptersync::node {
@@ -287,8 +288,30 @@ TEST_F(RecordsTest, UpdatesSayWhatIsWrong) {
             grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_THAT(api_.Update(name, Working("x"), {"telephone"}).error_message(),
               HasSubstr("field 'telephone' is not known"));
-  const std::vector<std::string> many(1001, "employer");
-  EXPECT_THAT(api_.Update(name, Working("x"), many).error_message(), HasSubstr("at most 1000"));
+  const std::vector<std::string> many(4097, "employer");
+  EXPECT_THAT(api_.Update(name, Working("x"), many).error_message(), HasSubstr("at most 4096"));
+}
+
+TEST_F(RecordsTest, AMaskNamesEveryCellThatARecordHolds) {
+  // 1,000 paths were the most, so that a large record could not be written back.
+  v1::Member member;
+  v1::BatchWriteRecordsRequest request;
+  v1::UpdateRecordRequest& upsert = *request.add_writes()->mutable_upsert();
+  for (size_t i = 0; i < storage::kCellsMax; ++i) {
+    const std::string key = absl::StrCat("c", i);
+    (*member.mutable_contacts())[key].set_value(key);
+    upsert.mutable_update_mask()->add_paths(
+        absl::StrCat("contacts.", key, i % 2 == 0 ? "" : ".value"));
+  }
+  upsert.set_name(absl::StrCat("members/", kNobody));
+  upsert.mutable_entity()->PackFrom(member);
+  TestApi hub(true);
+  grpc::ClientContext context;
+  v1::BatchWriteRecordsResponse response;
+  ASSERT_TRUE(hub.records().BatchWriteRecords(&context, request, &response).ok());
+  EXPECT_EQ(response.results(0).outcome(), v1::WRITE_OUTCOME_CREATED)
+      << response.results(0).message();
+  EXPECT_EQ(hub.GetMember(upsert.name()).contacts().size(), storage::kCellsMax);
 }
 
 TEST_F(RecordsTest, DeletesAndRestores) {
@@ -414,7 +437,7 @@ TEST_F(RecordsTest, AWriteIsNotMadeFromOneThatTheReplicaRefused) {
   *request.add_writes()->mutable_update() = UpdateOf(name, too_large);
   *request.add_writes()->mutable_update() = UpdateOf(name, label, {"names.n1.display"});
   const auto response = Batch(request);
-  EXPECT_EQ(response.results(0).code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_EQ(response.results(0).code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_EQ(response.results(1).outcome(), v1::WRITE_OUTCOME_CHANGED);
   const v1::Member held = api_.GetMember(name);
   EXPECT_EQ(held.names().at("n1").display(), "Anna");

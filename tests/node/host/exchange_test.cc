@@ -252,20 +252,6 @@ TEST_F(ExchangeTest, ACopiedFolderWritesUnderANewIdAndLosesNothing) {
   EXPECT_THAT(hq.Get(kNote1).conflicts, IsEmpty());
 }
 
-// Copies an engine's content into another, as a virtual machine's clone has it.
-void Clone(const storage::Engine& from, storage::Engine& to) {
-  storage::WriteBatch batch;
-  auto snapshot = from.NewSnapshot();
-  for (int table = 0; table < storage::kTableCount; ++table) {
-    auto it = snapshot->NewIterator(static_cast<storage::Table>(table), "", "");
-    for (it->SeekToFirst(); it->Valid(); it->Next()) {
-      batch.Put(static_cast<storage::Table>(table), it->key(), it->value());
-    }
-  }
-  ASSERT_TRUE(to.Write(batch).ok());
-  ASSERT_TRUE(to.Sync().ok());
-}
-
 TEST_F(ExchangeTest, AClonedMachineTakesANewIdOnceTheHubKnowsTheOthersWrites) {
   ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "italy"}, {kTextField, "0"}}).ok());
   ASSERT_TRUE(Sync(italy, hq).ok());

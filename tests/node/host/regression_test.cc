@@ -2,6 +2,8 @@
 //
 // Defects that were found in the exchange between replicas, each with a history
 // that failed because of it. The first line of each test states the defect.
+#include <deque>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -25,6 +27,8 @@ using storage::Sequence;
 using storage::Version;
 
 const RecordKey kNote1 = Key(kNote, 1);
+const RecordKey kNote2 = Key(kNote, 2);
+const RecordKey kNote3 = Key(kNote, 3);
 const RecordKey kReply1 = Key(kReply, 1);
 
 class RegressionTest : public testing::Test {
@@ -51,7 +55,7 @@ PeerIdentity Peer(const Site& site) {
 // both directions run at once.
 void Pull(Site& node, Site& hub) {
   const Scope scope = Scope::Chapter(node.options.chapter);
-  const FeedCursor cursor = node.replica->CursorIn(hub.replica->replica_id(), scope);
+  const FeedCursor cursor = node.replica->CursorIn(hub.replica->replica_id(), true, scope);
   const auto page =
       hub.replica->ReadFeed({Peer(node), scope, cursor.sequence, cursor.sequence, 1 << 20, 1000});
   ASSERT_TRUE(page.ok());
@@ -287,6 +291,445 @@ TEST_F(RegressionTest, ARecordMayLeaveAnyNumberOfScopes) {
     ASSERT_TRUE(applied.ok()) << applied.status();
   }
   EXPECT_EQ(hq.replica->List(kNote, {}, 1).status(), absl::OkStatus());
+}
+
+TEST_F(RegressionTest, ARolledBackNodeSendsWhatItWritesNext) {
+  // After a rollback of its machine what a node wrote next was never sent.
+  ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "italy"}, {kTextField, "0"}}).ok());
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  ASSERT_TRUE(hq.Put(kNote1, {{kTextField, "hq"}}).ok());
+  italy.environment.now_ms += 10;
+  ASSERT_TRUE(italy.Put(kNote1, {{kTextField, "italy"}}).ok());
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  ASSERT_EQ(italy.Get(kNote1).conflicts.size(), 1u);
+  auto old = std::make_unique<storage::MemoryEngine>();
+  Clone(*italy.engine, *old);
+  ASSERT_TRUE(italy
+                  .Write({.kind = LocalWrite::Kind::kSettle,
+                          .key = kNote1,
+                          .path = {.field = kTextField, .map_key = {}},
+                          .lost = Wire(kTextField, "hq"),
+                          .choice = storage::Choice::kKeep})
+                  .ok());
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  italy.replica.reset();
+  italy.engine = std::move(old);
+  italy.Open();
+  italy.environment.now_ms += 60'000;
+  hq.environment.now_ms += 60'000;
+  ASSERT_TRUE(italy.Put(kNote2, {{kChapterField, "italy"}, {kTextField, "precious"}}).ok());
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(Sync(italy, hq).ok());
+  EXPECT_EQ(hq.Text(kNote2, kTextField), "precious");
+}
+
+TEST_F(RegressionTest, ARolledBackHubThatJoinsAnotherIsFoundOut) {
+  // So it was with a hub that joins another.
+  Site hq2{"hq2", true, 9};
+  ASSERT_TRUE(hq2.Put(kNote1, {{kChapterField, "italy"}, {kTextField, "0"}}).ok());
+  ASSERT_TRUE(Sync(hq2, hq).ok());
+  auto old = std::make_unique<storage::MemoryEngine>();
+  Clone(*hq2.engine, *old);
+  ASSERT_TRUE(hq2.Put(kNote1, {{kTextField, "1"}}).ok());
+  ASSERT_TRUE(hq2.Put(kNote1, {{kTextField, "2"}}).ok());
+  ASSERT_TRUE(Sync(hq2, hq).ok());
+  hq2.replica.reset();
+  hq2.engine = std::move(old);
+  hq2.Open();
+  ASSERT_TRUE(hq2.Put(kNote2, {{kChapterField, "italy"}, {kTextField, "precious"}}).ok());
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(Sync(hq2, hq).ok());
+  EXPECT_EQ(hq.Text(kNote2, kTextField), "precious");
+  EXPECT_EQ(hq2.Text(kNote1, kTextField), "2");
+}
+
+TEST_F(RegressionTest, APendingResetDoesNotDeleteTheLastCopy) {
+  // A refusal by one hub made another, which did not know the record, delete the last copy.
+  ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "italy"}, {kTextField, "by hq"}}).ok());
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  ASSERT_TRUE(italy.Put(kNote1, {{kHqField, "x"}}).ok());
+  {
+    Loopback loopback(*italy.replica, TestConfig(italy, true), *hq.replica, TestConfig(hq, false),
+                      ScopesOf(italy));
+    bool refused = false;
+    loopback.set_observer([&](bool, const v1::SyncMessage& m) {
+      refused |= m.has_stored() && m.stored().refused_size() > 0;
+    });
+    while (!refused && loopback.Step()) {
+    }
+    ASSERT_TRUE(refused);
+  }
+  Site fresh{"hq", true, 9};
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(Sync(italy, fresh), absl::OkStatus());
+  EXPECT_EQ(italy.Text(kNote1, kTextField), "by hq") << "at the node";
+  EXPECT_EQ(fresh.Text(kNote1, kTextField), "by hq") << "at the new hub";
+}
+
+TEST_F(RegressionTest, AResetKeepsTheConflictsThatTheNodeFound) {
+  // A refusal lost a value of others that was only in the node's conflict log.
+  ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "italy"}, {kTextField, "0"}}).ok());
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  ASSERT_TRUE(hq.Put(kNote1, {{kTextField, "theirs"}}).ok());
+  italy.environment.now_ms += 10;
+  ASSERT_TRUE(italy.Put(kNote1, {{kTextField, "mine"}}).ok());
+  Pull(italy, hq);
+  ASSERT_EQ(italy.Get(kNote1).conflicts.size(), 1u);  // "theirs" lost to "mine"
+  ASSERT_TRUE(italy.Put(kNote1, {{kHqField, "x"}}).ok());
+  Loopback loopback(*italy.replica, TestConfig(italy, true), *hq.replica, TestConfig(hq, false),
+                    ScopesOf(italy));
+  bool done = false;
+  loopback.set_observer([&](bool from_node, const v1::SyncMessage& m) {
+    if (from_node || done || !m.has_stored() || m.stored().refused_size() == 0) return;
+    done = true;  // while the refusal is on its way
+    ASSERT_TRUE(italy.Put(kNote1, {{kTextField, "later"}}).ok());
+  });
+  ASSERT_TRUE(loopback.Run().ok());
+  ASSERT_TRUE(done);
+  for (int i = 0; i < 2; ++i) ASSERT_TRUE(Sync(italy, hq).ok());
+  EXPECT_EQ(hq.Text(kNote1, kTextField), "later");
+  bool theirs = false;
+  for (const Site* site : {&hq, &italy}) {
+    for (const auto& entry : site->Get(kNote1).conflicts) {
+      theirs |= entry.lost_value == Wire(kTextField, "theirs");
+    }
+  }
+  EXPECT_TRUE(theirs) << "nobody who wrote 'later' knew that it replaced 'theirs'";
+}
+
+TEST_F(RegressionTest, AnErasureReachesWhoBroughtAnUnplacedRecord) {
+  // The erasure of an unplaced record was never told to the chapter that holds it.
+  ASSERT_TRUE(
+      italy.Put(kReply1, {{kNoteField, kNote1.id.ToString()}, {kTextField, "personal"}}).ok());
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  ASSERT_TRUE(hq.Do(LocalWrite::Kind::kErase, kReply1).ok());
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(Sync(italy, hq).ok());
+  EXPECT_TRUE(italy.Get(kReply1).erased);
+  EXPECT_EQ(italy.Text(kReply1, kTextField), "(none)");
+}
+
+TEST_F(RegressionTest, AnErasureEmptiesTheListOfRefusedWritesOfADroppedRecord) {
+  // Refused writes of a record that was dropped outlived its erasure.
+  ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "italy"}}).ok());
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "toronto"}}).ok());
+  ASSERT_TRUE(italy.Put(kNote1, {{kHqField, "x"}, {kTextField, "personal"}}).ok());
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  ASSERT_FALSE(italy.Has(kNote1));
+  ASSERT_EQ(italy.replica->ListRefused(0, 10)->size(), 1u);
+  ASSERT_TRUE(hq.Do(LocalWrite::Kind::kErase, kNote1).ok());
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(Sync(italy, hq).ok());
+  EXPECT_EQ(italy.replica->ListRefused(0, 10)->size(), 0u);
+}
+
+TEST_F(RegressionTest, WhatWasUnplacedForAWhileLeavesItsOldHolders) {
+  // What was unplaced for a while, and then placed elsewhere, never left its old holders.
+  Site rome{"italy", false, 7};
+  ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "italy"}}).ok());
+  ASSERT_TRUE(hq.Put(kReply1, {{kNoteField, kNote1.id.ToString()}, {kTextField, "r"}}).ok());
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  ASSERT_TRUE(Sync(rome, hq).ok());
+  ASSERT_TRUE(italy.Put(kReply1, {{kNoteField, kNote2.id.ToString()}}).ok());
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  Pull(italy, hq);  // as a live session does: the cursor moves past the unplaced record
+  Pull(rome, hq);
+  ASSERT_TRUE(hq.Put(kNote2, {{kChapterField, "toronto"}}).ok());
+  ASSERT_EQ(hq.Scopes(kReply1), (std::set<Scope>{Scope::Chapter("toronto")}));
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_TRUE(Sync(italy, hq).ok());
+    ASSERT_TRUE(Sync(rome, hq).ok());
+  }
+  EXPECT_FALSE(italy.Has(kReply1));
+  EXPECT_FALSE(rome.Has(kReply1));
+}
+
+TEST_F(RegressionTest, ADropIsMadeAlsoWhereTheAcknowledgementWasCut) {
+  // A drop was never made where the line broke before the Stored.
+  ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "toronto"}, {kTextField, "0"}}).ok());
+  ASSERT_TRUE(toronto.Put(kNote2, {{kChapterField, "toronto"}}).ok());
+  ASSERT_TRUE(Sync(toronto, hq).ok());
+  ASSERT_TRUE(toronto.Put(kNote1, {{kChapterField, "italy"}}).ok());
+  {
+    Loopback loopback(*toronto.replica, TestConfig(toronto, true), *hq.replica,
+                      TestConfig(hq, false), ScopesOf(toronto));
+    while (hq.Text(kNote1, kChapterField) != "italy") ASSERT_TRUE(loopback.Step());
+  }                   // cut: the hub has it, the node has not heard so
+  Pull(toronto, hq);  // the feed's Left overtook the answer and the Stored
+  ASSERT_TRUE(toronto.Has(kNote1));
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(Sync(toronto, hq).ok());
+  EXPECT_FALSE(toronto.Has(kNote1));
+}
+
+TEST_F(RegressionTest, TheHubsStateAfterARefusalCancelsAPendingDrop) {
+  // A record in the scope of a node was dropped, as a refusal kept a pending drop.
+  ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "italy"}}).ok());
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "toronto"}}).ok());
+  ASSERT_TRUE(italy.Put(kNote1, {{kHqField, "x"}}).ok());
+  Pull(italy, hq);  // Left: waits for the unsent write
+  ASSERT_TRUE(italy.Has(kNote1));
+  bool cut = false;
+  {
+    Loopback loopback(*italy.replica, TestConfig(italy, true), *hq.replica, TestConfig(hq, false),
+                      ScopesOf(italy));
+    bool refused = false;
+    loopback.set_observer([&](bool, const v1::SyncMessage& m) {
+      if (m.has_stored() && m.stored().refused_size() > 0) refused = true;
+    });
+    while (!refused && loopback.Step()) {
+    }
+    cut = refused;  // the line breaks once the node has heard of the refusal
+  }
+  ASSERT_TRUE(cut);
+  ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "italy"}}).ok());  // and comes back
+  Pull(italy, hq);  // the feed tells so: the hub's state, in the node's scope
+  ASSERT_TRUE(italy.Has(kNote1));
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(Sync(italy, hq).ok());
+  EXPECT_TRUE(italy.Has(kNote1)) << "dropped, though it is in the node's scope";
+}
+
+TEST_F(RegressionTest, ADropAfterARefusalIsReported) {
+  // A drop after a refusal was never reported to the hub.
+  ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "italy"}}).ok());
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "toronto"}}).ok());
+  ASSERT_TRUE(italy.Put(kNote1, {{kHqField, "x"}}).ok());
+  int reported = 0;
+  for (int i = 0; i < 3; ++i) {
+    Loopback loopback(*italy.replica, TestConfig(italy, true), *hq.replica, TestConfig(hq, false),
+                      ScopesOf(italy));
+    loopback.set_observer([&](bool from_node, const v1::SyncMessage& m) {
+      if (from_node && m.has_stored()) reported += m.stored().dropped_size();
+    });
+    ASSERT_TRUE(loopback.Run().ok());
+  }
+  ASSERT_FALSE(italy.Has(kNote1));
+  EXPECT_EQ(reported, 1);
+}
+
+TEST_F(RegressionTest, AHubsOwnRuleDecidesWhereARecordIs) {
+  // Scopes that another hub had named stood for ever above a hub's own rule.
+  Site hq2{"hq2", true, 9};
+  hq2.options.entities[kNote].fingerprint = 99;  // the next schema: same clauses
+  hq2.Open();
+  ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "italy"}, {kTextField, "t"}}).ok());
+  ASSERT_TRUE(Sync(hq2, hq).ok());
+  hq2.environment.now_ms += 1000;
+  ASSERT_TRUE(hq2.Put(kNote1, {{kChapterField, "toronto"}}).ok());
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(Sync(hq2, hq).ok());
+  EXPECT_EQ(hq.Text(kNote1, kChapterField), "toronto");
+  EXPECT_EQ(hq.Scopes(kNote1), (std::set<Scope>{Scope::Chapter("toronto")}));
+  EXPECT_EQ(hq2.Scopes(kNote1), (std::set<Scope>{Scope::Chapter("toronto")}));
+  ASSERT_TRUE(Sync(toronto, hq).ok());
+  EXPECT_TRUE(toronto.Has(kNote1));
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  EXPECT_FALSE(italy.Has(kNote1)) << "italy is sent what is toronto's";
+}
+
+TEST_F(RegressionTest, NamedScopesFollowTheirLeader) {
+  // Named scopes were not updated where only the placement changed.
+  Site hq2{"hq2", true, 9};
+  hq2.options.entities.erase(kReply);
+  hq2.Open();
+  ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "italy"}}).ok());
+  ASSERT_TRUE(hq.Put(kReply1, {{kNoteField, kNote1.id.ToString()}, {kTextField, "r"}}).ok());
+  ASSERT_TRUE(Sync(hq2, hq).ok());
+  ASSERT_EQ(hq2.Scopes(kReply1), (std::set<Scope>{Scope::Chapter("italy")}));
+  ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "toronto"}}).ok());
+  ASSERT_TRUE(Sync(hq2, hq).ok());
+  EXPECT_EQ(hq2.Scopes(kReply1), (std::set<Scope>{Scope::Chapter("toronto")}));
+  ASSERT_TRUE(Sync(italy, hq2).ok());
+  EXPECT_FALSE(italy.Has(kReply1)) << "a node is sent what is not its own";
+}
+
+TEST_F(RegressionTest, ANewRulePlacesWhatIsThere) {
+  // After a change of the schema records stayed where the old rule had put them.
+  ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "italy"}, {kTextField, "t"}}).ok());
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  hq.options.entities[kNote].fingerprint = 99;
+  hq.options.entities[kNote].scope.clauses = {{.kind = storage::ScopeClause::Kind::kHq}};
+  hq.Open();
+  EXPECT_EQ(hq.Scopes(kNote1), (std::set<Scope>{Scope::Hq()}));
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  EXPECT_FALSE(italy.Has(kNote1));
+}
+
+TEST_F(RegressionTest, TwoHubsAgreeWhereADeepFollowerIs) {
+  // Followers were not placed anew where only their depth changed.
+  Site hq2{"hq2", true, 9};
+  ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "italy"}}).ok());
+  std::string above = kNote1.id.ToString();
+  for (uint8_t i = 1; i <= 5; ++i) {
+    ASSERT_TRUE(hq.Put(Key(kReply, i), {{i == 1 ? kNoteField : kReplyField, above}}).ok());
+    above = Key(kReply, i).id.ToString();
+  }
+  ASSERT_TRUE(
+      hq.Put(Key(kReply, 2), {{kReplyField, std::nullopt}, {kNoteField, kNote1.id.ToString()}})
+          .ok());
+  ASSERT_TRUE(Sync(hq2, hq).ok());
+  EXPECT_EQ(hq.Scopes(Key(kReply, 5)), hq2.Scopes(Key(kReply, 5)));
+  ASSERT_EQ(hq.Get(Key(kReply, 5)).seen, hq2.Get(Key(kReply, 5)).seen);
+}
+
+TEST_F(RegressionTest, TheListOfRefusedWritesCanAlwaysBeRead) {
+  // Many settlements in a refused record made the list unreadable, and erasures stopped.
+  constexpr int kMany = 950;
+  ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "italy"}}).ok());
+  ASSERT_TRUE(hq.Put(kNote2, {{kChapterField, "italy"}}).ok());
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  for (Site* site : {&italy, &hq}) {
+    LocalWrite write{.kind = LocalWrite::Kind::kUpsert, .key = kNote1};
+    for (int i = 0; i < kMany; ++i) {
+      write.cells.push_back({{.field = 9, .map_key = std::to_string(i)}, site == &hq ? "h" : "i"});
+    }
+    ASSERT_TRUE(site->Write(write).ok());
+    italy.environment.now_ms += 10;
+  }
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  ASSERT_EQ(italy.Get(kNote1).conflicts.size(), static_cast<size_t>(kMany));
+  for (const auto& entry : italy.Get(kNote1).conflicts) {
+    ASSERT_TRUE(italy
+                    .Write({.kind = LocalWrite::Kind::kSettle,
+                            .key = kNote1,
+                            .path = entry.path,
+                            .lost = entry.lost_value,
+                            .choice = storage::Choice::kKeep})
+                    .ok());
+  }
+  ASSERT_TRUE(italy.Put(kNote1, {{kHqField, "x"}}).ok());
+  EXPECT_EQ(Sync(italy, hq), absl::OkStatus());
+  EXPECT_EQ(italy.replica->ListRefused(0, 10).status(), absl::OkStatus());
+  ASSERT_TRUE(hq.Do(LocalWrite::Kind::kErase, kNote2).ok());
+  EXPECT_EQ(Sync(italy, hq), absl::OkStatus());
+  EXPECT_TRUE(italy.Get(kNote2).erased);
+}
+
+TEST_F(RegressionTest, OnlyWhatWasRefusedIsListed) {
+  // Writes that the hub had taken long ago were listed as refused.
+  ASSERT_TRUE(italy.Put(kNote1, {{kChapterField, "italy"}, {kTextField, "taken long ago"}}).ok());
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "toronto"}}).ok());
+  ASSERT_TRUE(italy.Put(kNote1, {{kHqField, "x"}}).ok());
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  auto refused = italy.replica->ListRefused(0, 10);
+  ASSERT_EQ(refused->size(), 1u);
+  for (const auto& cell : refused->front().cells) EXPECT_EQ(cell.path.field, kHqField);
+}
+
+TEST_F(RegressionTest, ARefusedWriteOfAnUnplacedRecordIsListed) {
+  // A refusal of an unplaced record was never settled.
+  ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "italy"}}).ok());
+  ASSERT_TRUE(hq.Put(kReply1, {{kNoteField, kNote1.id.ToString()}}).ok());
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  ASSERT_TRUE(italy.Put(kReply1, {{kNoteField, kNote2.id.ToString()}}).ok());
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  ASSERT_TRUE(hq.Put(kReply1, {{kTextField, std::string(600000, 'a')}}).ok());
+  ASSERT_TRUE(italy.Put(kReply1, {{kOtherField, std::string(600000, 'b')}}).ok());
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(Sync(italy, hq).ok());
+  ASSERT_EQ(hq.Text(kReply1, kOtherField), "(none)");
+  EXPECT_EQ(italy.replica->ListRefused(0, 10)->size(), 1u);
+}
+
+TEST_F(RegressionTest, WhatIsAheadDoesNotHoldUpTheRest) {
+  // One record stamped ahead by others held up everything, with a new id at every try.
+  constexpr uint64_t kDayMs = 86'400'000;
+  hq.environment.now_ms += kDayMs;
+  italy.environment.now_ms += kDayMs;
+  ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "italy"}, {kTextField, "by hq"}}).ok());
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  ASSERT_TRUE(italy.Put(kNote1, {{kOtherField, "by italy"}}).ok());
+  italy.environment.now_ms -= kDayMs;
+  Site fresh{"hq", true, 9};  // hq lost its disk, and its clock is right now
+  ASSERT_TRUE(
+      italy.Put(kNote2, {{kChapterField, "italy"}, {kTextField, std::string(700000, 'a')}}).ok());
+  ASSERT_TRUE(italy.Put(kNote3, {{kChapterField, "italy"}, {kTextField, "c"}}).ok());
+  std::set<uint64_t> ids;
+  absl::Status last;
+  for (int i = 0; i < 10; ++i) {
+    last = Sync(italy, fresh);
+    ids.insert(italy.replica->replica_id().value);
+  }
+  EXPECT_EQ(last, absl::OkStatus());
+  EXPECT_TRUE(fresh.Has(kNote2));
+  EXPECT_TRUE(fresh.Has(kNote3));
+  EXPECT_LE(ids.size(), 2u) << "a new replica id with every try";
+}
+
+TEST_F(RegressionTest, ALateHeartbeatMovesNoClock) {
+  // A heartbeat that was long under way set a right clock wrong.
+  Loopback loopback(*italy.replica, TestConfig(italy, true), *hq.replica, TestConfig(hq, false),
+                    ScopesOf(italy));
+  ASSERT_TRUE(loopback.Run().ok());
+  for (Site* site : {&italy, &hq}) site->environment.now_ms += 11'000;
+  loopback.TickAcceptor();  // sent now
+  for (Site* site : {&italy, &hq})
+    site->environment.now_ms += 30'000;  // behind 240 kB on a line of 64 kbit/s
+  ASSERT_TRUE(loopback.Run().ok());
+  EXPECT_NEAR(static_cast<double>(italy.replica->clock_offset_ms()), 0.0, 5000.0);
+}
+
+TEST_F(RegressionTest, TheEndsThatAPulseNamesAreReached) {
+  // The ends that a Pulse named were not always sent: `sync now` waited for ever.
+  const Site everybody{"everybody", false, 5};
+  Session session(TestConfig(hq, false));
+  std::vector<v1::SyncMessage> sent;
+  const auto handle = [&](Event first) {
+    std::deque<Event> events;
+    events.push_back(std::move(first));
+    while (!events.empty()) {
+      auto effects = session.Handle(std::move(events.front()), 1'700'000'000'000);
+      events.pop_front();
+      for (Effect& effect : effects) {
+        if (auto* send = std::get_if<SendMessage>(&effect)) {
+          sent.push_back(std::move(send->message));
+        } else if (std::holds_alternative<Authorize>(effect)) {
+          events.push_back(Authorized{absl::OkStatus(), ScopesOf(everybody)});
+        } else {
+          // Headquarters writes: the commit is there, the news of it comes after the fsync.
+          if (std::holds_alternative<ReadEnds>(effect)) {
+            ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "everybody"}}).ok());
+          }
+          events.push_back(*Perform(*hq.replica, effect));
+        }
+      }
+    }
+  };
+  v1::SyncMessage hello;
+  hello.mutable_hello()->set_version_min(1);
+  hello.mutable_hello()->set_version_max(1);
+  hello.mutable_hello()->set_replica(77);
+  hello.mutable_hello()->set_epoch(1);
+  hello.mutable_hello()->set_node(std::string(16, 'x'));
+  handle(Opened{});
+  handle(MessageIn{hello});
+  ASSERT_TRUE(session.ready());
+  v1::SyncMessage ask;
+  ask.mutable_pulse()->set_asks(1);
+  handle(MessageIn{ask});
+  handle(Changed{});
+  uint64_t end = 0;
+  uint64_t told = 0;
+  for (const v1::SyncMessage& message : sent) {
+    for (const v1::Cursor& cursor : message.pulse().ends()) {
+      if (cursor.scope() == "global") end = cursor.sequence();
+    }
+    if (message.changes().scope() == "global") told = message.changes().last();
+  }
+  ASSERT_GT(end, 0u);
+  EXPECT_GE(told, end);
+}
+
+TEST_F(RegressionTest, AHubOfManyNodesCanJoinAnotherHub) {
+  // A hub that had met more than 1,024 nodes could join no other.
+  for (uint64_t i = 1; i <= 1100; ++i) {
+    PeerIdentity peer = Peer(italy);
+    peer.replica = {1000 + i};
+    peer.node.bytes[1] = static_cast<uint8_t>(i);
+    peer.node.bytes[2] = static_cast<uint8_t>(i >> 8);
+    ASSERT_TRUE(
+        hq.replica
+            ->AcceptPeer(peer, {.replica = peer.replica, .epoch = peer.epoch, .node = peer.node})
+            .ok());
+  }
+  Site hq2{"hq2", true, 9};
+  EXPECT_EQ(Sync(hq, hq2), absl::OkStatus());
 }
 
 }  // namespace

@@ -57,6 +57,9 @@ class CommandLineTest : public testing::Test {
   }
   int RunAsGiven(const std::vector<std::string>& words, const std::string& input = "") {
     std::istringstream in(input);
+    return RunFrom(in, words);
+  }
+  int RunFrom(std::istream& in, const std::vector<std::string>& words) {
     std::ostringstream out;
     std::ostringstream err;
     Terminal terminal{.in = in, .out = out, .err = err};
@@ -122,6 +125,16 @@ TEST_F(CommandLineTest, WrongWordsAreOneLineAndExit2) {
       {{"conflicts", "settle", "abcd", "--keep", "--take"}, "chapterctl: conflicts settle needs"},
       {{"members", "export", "--format", "vcard"}, "chapterctl: members export: --format"},
       {{"watch", "unicorns"}, "chapterctl: noun 'unicorns' is not known"},
+      // Of two values of a field the last was kept without a word.
+      {{"members", "create", "employer=a", "employer=b"},
+       "chapterctl: field 'employer' is given twice (once is allowed)"},
+      {{"members", "create", "id=a", "id=b"}, "chapterctl: 'id' is given twice"},
+      {{"members", "set", kIdA, "names.a.full=1", "names.a={}"},
+       "chapterctl: field 'names.a' is given twice, also by 'names.a.full'"},
+      {{"members", "set", kIdA, "names={}", "names.a.full=1"},
+       "chapterctl: field 'names.a.full' is given twice, also by 'names'"},
+      {{"members", "import", "a.csv", "--map", "A=employer", "--map", "A=notes"},
+       "chapterctl: --map gives column 'A' twice (once is allowed)"},
   };
   for (const auto& [words, message] : cases) {
     EXPECT_EQ(Run(words), 2) << message;
@@ -243,6 +256,21 @@ TEST_F(CommandLineTest, WritesNameTheActorAndExactlyTheirFields) {
   EXPECT_EQ(clear.entity().value(), "");
   EXPECT_EQ(daemon_.records.actors.back(), OsUser());
   EXPECT_EQ(Run({"--actor", "a\nb", "members", "clear", kIdA, "employer"}), 2);
+}
+
+TEST_F(CommandLineTest, PartsOfOneEntryAreNoRepetition) {
+  AddMember(kIdA, "A");
+  EXPECT_EQ(Run({"members", "set", kIdA, "names.a.full=1", "names.a.display=2", "names.b.full=3",
+                 "contacts.a.value=4"}),
+            0)
+      << err_;
+  EXPECT_EQ(Run({"members", "clear", kIdA, "employer", "employer"}), 0) << err_;
+}
+
+TEST_F(CommandLineTest, AQuietCreateSaysTheId) {
+  // A script could not learn which record it made.
+  EXPECT_EQ(Run({"--quiet", "members", "create", "employer=A"}), 0) << err_;
+  EXPECT_EQ(out_, "00000000-0000-7000-8000-000000000001\n");
 }
 
 TEST_F(CommandLineTest, UnknownFieldsAndValuesAreRefused) {
@@ -428,6 +456,17 @@ TEST_F(CommandLineTest, AFileThatCannotBeReadIsExit1) {
   EXPECT_THAT(err_, HasSubstr("nowhere.csv"));
   EXPECT_EQ(Run({"members", "import", folder_, "--format", "csv"}), 1);
   EXPECT_EQ(Run({"members", "import", folder_ + "/a.txt"}), 2);
+}
+
+TEST_F(CommandLineTest, AnInputThatCannotBeReadIsOneLineAndExit1) {
+  // The library's own words were printed.
+  for (const char* format : {"csv", "json"}) {
+    std::ifstream folder(folder_);  // Opens; reading fails.
+    EXPECT_EQ(RunFrom(folder, {"--data", "replica", "members", "import", "-", "--format", format}),
+              1);
+    EXPECT_THAT(err_, StartsWith("chapterctl: cannot read standard input: Is a directory"));
+    EXPECT_EQ(err_.find('\n'), err_.size() - 1) << err_;
+  }
 }
 
 TEST_F(CommandLineTest, WhatIsExportedIsImported) {

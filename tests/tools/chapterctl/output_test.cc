@@ -163,10 +163,11 @@ TEST(FailureTest, ExitCodes) {
   EXPECT_EQ(ExitOf(absl::NotFoundError("")), Exit::kNotFound);
   for (const absl::Status& refused :
        {absl::PermissionDeniedError(""), absl::FailedPreconditionError(""),
-        absl::InvalidArgumentError(""), absl::AlreadyExistsError(""),
-        absl::ResourceExhaustedError("")}) {
+        absl::InvalidArgumentError(""), absl::AlreadyExistsError("")}) {
     EXPECT_EQ(ExitOf(refused), Exit::kRefused) << refused;
   }
+  // A daemon's full disk was taken for a refusal, which trying again cannot mend.
+  EXPECT_EQ(ExitOf(absl::ResourceExhaustedError("")), Exit::kFailed);
   EXPECT_EQ(ExitOf(absl::UnavailableError("")), Exit::kUnreachable);
   EXPECT_EQ(ExitOf(absl::DeadlineExceededError("")), Exit::kUnreachable);
   EXPECT_EQ(ExitOf(WithExit(absl::NotFoundError(""), Exit::kDiffers)), Exit::kDiffers);
@@ -219,6 +220,26 @@ TEST(JsonTest, ARecordHasItsFieldsAndWhereItIs) {
             "\"erased\":false}");
   record.mutable_entity()->set_value("\xff");
   EXPECT_EQ(RecordJson(record).status().code(), absl::StatusCode::kDataLoss);
+}
+
+TEST(JsonTest, AFieldThatLostToADeletionStandsDeleted) {
+  // A table showed the deletion as a field's value.
+  v1::Conflict conflict;
+  conflict.set_noun("members");
+  conflict.set_field("employer");
+  conflict.mutable_current()->set_bool_value(true);
+  EXPECT_EQ(StandsText(conflict), "(deleted)");
+  EXPECT_EQ(JsonLine(ConflictJson(conflict)["current"]), "true");
+  conflict.set_noun("unicorns");
+  EXPECT_EQ(StandsText(conflict), "(deleted)");
+  conflict.mutable_current()->set_string_value("true");
+  EXPECT_EQ(StandsText(conflict), "true");
+  conflict.clear_current();
+  EXPECT_EQ(StandsText(conflict), "(cleared)");
+  conflict.clear_field();
+  EXPECT_EQ(StandsText(conflict), "(not deleted)");
+  conflict.mutable_current()->set_bool_value(false);
+  EXPECT_EQ(StandsText(conflict), "(restored)");
 }
 
 TEST(JsonTest, OfTwoSettlementsTheLastStands) {

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -140,6 +141,86 @@ TEST(CsvRowsTest, ColumnsCanBeMapped) {
   EXPECT_THAT(rows[0].write.update_mask().paths(), ElementsAre("employer"));
   EXPECT_THAT(CsvError("id\n", {{"Firma", "employer"}}), HasSubstr("no column 'Firma'"));
   EXPECT_THAT(CsvError("id,Firma\n", {{"Firma", "colour"}}), HasSubstr("unknown column 'Firma'"));
+}
+
+TEST(CsvRowsTest, TooManyColumnsAreRefusedBeforeTheyAreReadOneByOne) {
+  // 20,000 columns took minutes.
+  const auto header = [](size_t count) {
+    std::string text = "id";
+    for (size_t i = 0; i < count; ++i) absl::StrAppend(&text, ",contacts.c", i, ".value");
+    return text + "\n";
+  };
+  EXPECT_EQ(CsvError(header(20'000)), "20000 columns are too many (at most 1000)");
+  EXPECT_EQ(CsvError(header(kCsvColumnsMax + 1)), "1001 columns are too many (at most 1000)");
+  std::string row = "a";
+  for (size_t i = 0; i < kCsvColumnsMax; ++i) row += ",x";
+  const auto rows = Csv("members", header(kCsvColumnsMax) + row + "\n");
+  ASSERT_EQ(rows.size(), 1U);
+  ASSERT_TRUE(rows[0].problem.ok()) << rows[0].problem;
+  EXPECT_EQ(MemberOf(rows[0]).contacts().size(), kCsvColumnsMax);
+}
+
+TEST(JsonRowsTest, ARowHoldsAsManyFieldsAsARecord) {
+  // What export prints of a record with 4,096 entries was refused for its update mask.
+  const auto line = [](size_t count) {
+    std::string text = "{\"id\":\"a\",\"noun\":\"members\",\"contacts\":{";
+    for (size_t i = 0; i < count; ++i) {
+      absl::StrAppend(&text, i == 0 ? "" : ",", "\"c", i, "\":{\"value\":\"", i, "\"}");
+    }
+    return text + "},\"scopes\":[\"hq\"],\"deleted\":false,\"erased\":false}\n";
+  };
+  const auto rows =
+      JsonLines("members", "\n" + line(kJsonFieldsMax) + line(kJsonFieldsMax + 1) + line(1));
+  ASSERT_EQ(rows.size(), 3U);
+  ASSERT_TRUE(rows[0].problem.ok()) << rows[0].problem;
+  EXPECT_EQ(static_cast<size_t>(rows[0].write.update_mask().paths_size()), kJsonFieldsMax);
+  const v1::Member member = MemberOf(rows[0]);
+  ASSERT_EQ(member.contacts().size(), kJsonFieldsMax);
+  EXPECT_EQ(member.contacts().at("c4095").value(), "4095");
+  EXPECT_EQ(Problem(rows[1]), "3 4097 fields are too many (at most 4096)");
+  EXPECT_TRUE(rows[2].problem.ok());
+}
+
+TEST(JsonRowsTest, AKeyThatComesTwiceRefusesTheRow) {
+  // The last value was kept without a word.
+  const auto rows =
+      JsonLines("members",
+                "{\"employer\":\"A\",\"employer\":\"B\"}\n"
+                "{\"contacts\":{\"home\":{\"value\":\"1\"},\"home\":{\"value\":\"2\"}}}\n"
+                "{\"contacts\":{\"a\":{\"value\":\"1\"},\"b\":{\"value\":\"1\"}},"
+                "\"names\":{\"a\":{}}}\n");
+  ASSERT_EQ(rows.size(), 3U);
+  EXPECT_EQ(Problem(rows[0]), "1 'employer' is given twice (once is allowed)");
+  EXPECT_EQ(Problem(rows[1]), "2 'home' is given twice (once is allowed)");
+  EXPECT_TRUE(rows[2].problem.ok()) << rows[2].problem;
+}
+
+TEST(JsonRowsTest, EqualRowsAreEqualBytes) {
+  // Maps came in any order, so that a row that is there twice could be doubtful.
+  std::string line = "{\"id\":\"a\",\"contacts\":{";
+  for (int i = 0; i < 100; ++i) {
+    absl::StrAppend(&line, i == 0 ? "" : ",", "\"c", i, "\":{\"value\":\"", i, "\"}");
+  }
+  line += "}}\n";
+  const auto rows = JsonLines("members", line + line + line);
+  ASSERT_EQ(rows.size(), 3U);
+  EXPECT_EQ(rows[0].write.SerializeAsString(), rows[1].write.SerializeAsString());
+  EXPECT_EQ(rows[0].write.SerializeAsString(), rows[2].write.SerializeAsString());
+}
+
+TEST(CsvRowsTest, AMapIsGivenInWholeOrByItsEntries) {
+  const auto rows = Csv("members",
+                        "id,contacts,contacts.home.value,contacts.home.label,contacts.home\n"
+                        "a,\"{\"\"home\"\":{}}\",1,,\n"
+                        "b,,1,x,\n"
+                        "c,\"{\"\"home\"\":{\"\"label\"\":\"\"y\"\"}}\",,,\n");
+  ASSERT_EQ(rows.size(), 3U);
+  EXPECT_THAT(Problem(rows[0]), HasSubstr("2 field 'contacts' is given twice (once is allowed"));
+  ASSERT_TRUE(rows[1].problem.ok()) << rows[1].problem;
+  EXPECT_EQ(MemberOf(rows[1]).contacts().at("home").value(), "1");
+  EXPECT_EQ(MemberOf(rows[1]).contacts().at("home").label(), "x");
+  ASSERT_TRUE(rows[2].problem.ok()) << rows[2].problem;
+  EXPECT_EQ(MemberOf(rows[2]).contacts().at("home").label(), "y");
 }
 
 TEST(JsonRowsTest, AnExportedRecordIsTakenBack) {
