@@ -151,9 +151,18 @@ std::optional<int> Parse(CLI::App& app, int argc, char** argv) {
 absl::StatusOr<std::unique_ptr<OpenedReplica>> OpenedReplica::Open(const DataFolder& folder,
                                                                    int64_t clock_offset_ms) {
   std::unique_ptr<OpenedReplica> opened(new OpenedReplica(clock_offset_ms));
-  CHAPTER_ASSIGN_OR_RETURN(auto database, storage::OpenRocksDbEngine(folder.database_path(), {}));
-  opened->engine_ =
-      std::make_unique<EngineWatch>(std::move(database), [self = opened.get()](const auto& status) {
+  // Only the first time is there nothing: later an empty database is a lost one.
+  storage::RocksDbOptions engine_options;
+  engine_options.create_if_missing = !folder.served();
+  auto database = storage::OpenRocksDbEngine(folder.database_path(), engine_options);
+  if (absl::IsNotFound(database.status())) {
+    return absl::DataLossError(absl::StrCat("the database in '", folder.database_path(),
+                                            "' is gone, though it was served before; put it back "
+                                            "from a backup, or join anew with another folder"));
+  }
+  CHAPTER_RETURN_IF_ERROR(database.status());
+  opened->engine_ = std::make_unique<EngineWatch>(
+      *std::move(database), [self = opened.get()](const auto& status) {
         if (self->lost_.exchange(true)) return;
         spdlog::critical("the disk failed, so the program ends: {}", status.ToString());
         kill(getpid(), SIGTERM);
@@ -163,6 +172,7 @@ absl::StatusOr<std::unique_ptr<OpenedReplica>> OpenedReplica::Open(const DataFol
   options.chapter = folder.facts().chapter;
   options.node = folder.facts().node;
   options.entities = StorageRules(BuiltinEntities());
+  options.must_exist = folder.served();
   CHAPTER_ASSIGN_OR_RETURN(const std::string marker, folder.Marker());
   auto known = opened->engine_->Get(storage::Table::kMeta, storage::keys::Setting(kMarkerSetting));
   if (!known.ok() && !absl::IsNotFound(known.status())) return known.status();
@@ -176,6 +186,7 @@ absl::StatusOr<std::unique_ptr<OpenedReplica>> OpenedReplica::Open(const DataFol
   if (!known.ok() || *known != marker) {
     CHAPTER_RETURN_IF_ERROR(opened->replica_->PutSetting(kMarkerSetting, marker));
   }
+  if (!folder.served()) CHAPTER_RETURN_IF_ERROR(folder.SetServed());
   return opened;
 }
 

@@ -41,6 +41,7 @@ constexpr char kCredentialFile[] = "/credential";
 constexpr char kLockFile[] = "/lock";
 constexpr char kMarkerFile[] = "/marker";
 constexpr char kEndpointsFile[] = "/endpoints.json";
+constexpr char kServedFile[] = "/served";
 
 absl::Status Failed(const std::string& what, const std::string& path) {
   return absl::FailedPreconditionError(
@@ -328,6 +329,13 @@ absl::StatusOr<std::string> DataFolder::Marker() const {
     machine = id->substr(0, id->find('\n'));
   }
   return absl::StrCat("inode ", info.stx_ino, ", birth ", birth, ", machine ", machine);
+}
+
+bool DataFolder::served() const { return Exists(path_ + kServedFile); }
+
+absl::Status DataFolder::SetServed() const {
+  return WriteFileDurably(path_ + kServedFile,
+                          "The database was made: an empty one is a lost one.\n");
 }
 
 absl::StatusOr<std::string> DataFolder::SocketPath() const {

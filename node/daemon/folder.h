@@ -66,6 +66,9 @@ class DataFolder {
   // birth where the file system knows it, the machine's id.
   absl::StatusOr<std::string> Marker() const;
   std::string database_path() const { return path_ + "/db"; }
+  // The database was made: that it is not there, or empty, is a loss.
+  bool served() const;
+  absl::Status SetServed() const;
   // Where the tools' socket goes: in the folder or, where that is too long a path,
   // in one of this user's own, which it makes. An old socket there is removed.
   absl::StatusOr<std::string> SocketPath() const;

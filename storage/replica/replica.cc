@@ -112,6 +112,9 @@ absl::StatusOr<std::unique_ptr<Replica>> Replica::Open(Engine& engine, Environme
 absl::Status Replica::Load() {
   absl::MutexLock lock(&mutex_);
   auto format = engine_.Get(Table::kMeta, keys::kFormat);
+  if (absl::IsNotFound(format.status()) && options_.must_exist) {
+    return absl::DataLossError("the database is empty, and there was a replica in it");
+  }
   if (absl::IsNotFound(format.status())) {
     identity_.replica = options_.replica_id.value_or(ReplicaId{environment_.Random() | 1});
     identity_.epoch = {environment_.Random() | 1};

@@ -69,6 +69,8 @@ struct ReplicaOptions {
   std::optional<ReplicaId> replica_id;
   // True where the folder was found copied or restored: a new identity is taken.
   bool copied = false;
+  // The engine holds a replica: where it is empty, what was there is gone.
+  bool must_exist = false;
 };
 
 struct CellWrite {

@@ -979,8 +979,9 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
   transaction.batch().Delete(Table::kMeta, keys::Reset(key));
   StoredRecord* held = transaction.Find(key);
   if (held == nullptr) return;
+  const std::set<ReplicaId> own(identity_.own.begin(), identity_.own.end());
   const auto unseen_own = [&](const Version& version) {
-    return Own(version.replica) && !hub_seen.Covers(version);
+    return own.contains(version.replica) && !hub_seen.Covers(version);
   };
   RefusedWrite refused{.number = 0,
                        .key = key,

@@ -13,6 +13,7 @@ import unittest
 from typing import List
 
 from harness import PROGRAMS, FederationTest
+from federation import Daemon
 
 USAGE, NOT_FOUND, REFUSED, UNREACHABLE = 2, 3, 4, 5
 
@@ -132,6 +133,22 @@ class BadInputTest(FederationTest):
         self.assertTrue(self.federation.daemons["italy"].running())
         code, _, error = self.federation.run([os.path.join(PROGRAMS, "chapterctl"), "--data", empty, "status"])
         self.assertEqual(code, UNREACHABLE, error)
+
+    def test_a_database_that_is_gone(self) -> None:
+        """A hub whose database was missing began an empty one, and said nothing."""
+        data = os.path.join(self.folder, "gone")
+        code, _, error = self.federation.run([os.path.join(PROGRAMS, "chapter-hub"), "init", "--data", data, "--name", "Gone"])
+        self.assertEqual(code, 0, error)
+        command = [os.path.join(PROGRAMS, "chapter-hub"), "serve", "--data", data, "--listen", "127.0.0.1:0"]
+        daemon = Daemon(command, data, os.path.join(self.folder, "gone.log"))
+        daemon.start()
+        self.assertEqual(daemon.stop(), 0)
+        daemon.start()
+        self.assertEqual(daemon.stop(), 0)
+        os.rename(os.path.join(data, "db"), os.path.join(self.folder, "gone.db"))
+        self.program(1, [os.path.join(data, "db"), "is gone"], "chapter-hub", *command[1:])
+        os.mkdir(os.path.join(data, "db"))
+        self.program(1, [os.path.join(data, "db"), "is gone"], "chapter-hub", *command[1:])
 
     def test_invitations(self) -> None:
         invitation = self.federation.must("hq", "chapters", "invite", "italy", output="table")
