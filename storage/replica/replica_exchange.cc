@@ -1292,7 +1292,8 @@ absl::Status Replica::DropWhereDue(Transaction& transaction, const AcknowledgeRe
     auto current = transaction.Get(Table::kMeta, keys::Leaving(key));
     if (!current.ok()) continue;
     CHAPTER_ASSIGN_OR_RETURN(const LeavingValue leaving, DecodeLeaving(*current));
-    if (leaving.hub != hub.node) continue;
+    // A new epoch of the hub has cancelled it.
+    if (leaving.hub != hub.node || leaving.epoch != hub.epoch) continue;
     const StoredRecord* stored = transaction.Find(key);
     if (stored != nullptr && !stored->record.erased) {
       if (stored->meta.latest > through && stored->meta.origin != hub.replica) continue;

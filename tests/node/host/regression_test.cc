@@ -457,6 +457,28 @@ TEST_F(RegressionTest, ADropIsMadeAlsoWhereTheAcknowledgementWasCut) {
   EXPECT_FALSE(toronto.Has(kNote1));
 }
 
+TEST_F(RegressionTest, ANewEpochOfTheHubCancelsAPendingDrop) {
+  // A handshake with a restored hub made the drop that its earlier self had asked for.
+  ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "italy"}, {kTextField, "a"}}).ok());
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  ASSERT_TRUE(italy.Put(kNote1, {{kTextField, "b"}}).ok());
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  auto backup = std::make_unique<storage::MemoryEngine>();
+  Clone(*hq.engine, *backup);
+  ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "toronto"}}).ok());
+  ASSERT_TRUE(italy.Put(kNote1, {{kOtherField, "unsent"}}).ok());
+  Pull(italy, hq);  // the drop waits for what is unsent
+  ASSERT_TRUE(italy.Has(kNote1));
+  hq.replica.reset();
+  hq.engine = std::move(backup);
+  hq.options.copied = true;  // its marker tells
+  hq.Open();
+  hq.options.copied = false;
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(Sync(italy, hq).ok());
+  EXPECT_TRUE(italy.Has(kNote1));
+  EXPECT_EQ(hq.Text(kNote1, kOtherField), "unsent");
+}
+
 TEST_F(RegressionTest, TheHubsStateAfterARefusalCancelsAPendingDrop) {
   // A record in the scope of a node was dropped, as a refusal kept a pending drop.
   ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "italy"}}).ok());
