@@ -83,7 +83,7 @@ class GrpcStream : public Reactor,
     bool drained = false;
     {
       absl::MutexLock lock(&mutex_);
-      const bool above = backlog_bytes_ > kBacklogBytesMax;
+      const bool above = backlog_bytes_ > host_->backlog_bytes_max();
       writing_ = false;
       backlog_bytes_ -= queue_.front().bytes;
       queue_.pop_front();
@@ -91,7 +91,7 @@ class GrpcStream : public Reactor,
         queue_.clear();
         backlog_bytes_ = 0;
       }
-      drained = above && backlog_bytes_ <= kBacklogBytesMax;
+      drained = above && backlog_bytes_ <= host_->backlog_bytes_max();
       WriteNext();
       WriteEnded();
     }

@@ -21,9 +21,9 @@ SessionHost::SessionHost(SessionGroup& group, uint64_t serial, SessionHostOption
     : group_(group),
       serial_(serial),
       options_(std::move(options)),
-      strand_(std::make_shared<Strand>(group.pool_)),
+      strand_(std::make_shared<Strand>(group.executor_)),
       session_(options_.config),
-      began_ms_(SteadyMs()) {
+      began_ms_(group.steady_ms_()) {
   view_.serial = serial;
 }
 
@@ -110,7 +110,8 @@ void SessionHost::Tick() {
     }
     if (self->over_) return;
     if (self->transport_ != nullptr) self->transport_->Tick();
-    if (!self->session_.ready() && SteadyMs() - self->began_ms_ > self->options_.handshake_ms_max) {
+    if (!self->session_.ready() &&
+        self->group_.steady_ms_() - self->began_ms_ > self->options_.handshake_ms_max) {
       return self->Handle(node::Stop{absl::DeadlineExceededError(
           fmt::format("no session after {} ms", self->options_.handshake_ms_max))});
     }
@@ -135,7 +136,7 @@ void SessionHost::Handle(Event event) {
 // An initiator may not wait with what it owes before a Stored: two that wait for each
 // other to read could be.
 bool SessionHost::Waits(const Effect& effect) const {
-  if (transport_->backlog_bytes() <= kBacklogBytesMax) return false;
+  if (transport_->backlog_bytes() <= options_.backlog_bytes_max) return false;
   const auto* read = std::get_if<ReadRecords>(&effect);
   return std::holds_alternative<ReadFeed>(effect) ||
          (read != nullptr && (read->request.asked || !options_.config.initiator));
@@ -176,7 +177,9 @@ void SessionHost::Carry(Effect& effect) {
 
 void SessionHost::MaybeRead() {
   if (over_ || reading_ || broken_ || session_.ended() || session_.full()) return;
-  if (!options_.config.initiator && transport_->backlog_bytes() > kBacklogBytesMax) return;
+  if (!options_.config.initiator && transport_->backlog_bytes() > options_.backlog_bytes_max) {
+    return;
+  }
   reading_ = true;
   transport_->Read();
 }
@@ -226,11 +229,28 @@ void SessionHost::Over(const absl::Status& status) {
 
 SessionGroup::SessionGroup(storage::Replica& replica, storage::Environment& environment,
                            int workers)
-    : replica_(replica), environment_(environment), pool_(workers) {
+    : replica_(replica),
+      environment_(environment),
+      steady_ms_(SteadyMs),
+      pool_(std::make_unique<WorkerPool>(workers)),
+      executor_(*pool_) {
+  Subscribe();
+  clock_ = std::thread([this] { RunClock(); });
+}
+
+SessionGroup::SessionGroup(storage::Replica& replica, storage::Environment& environment,
+                           SessionGroupSeams seams)
+    : replica_(replica),
+      environment_(environment),
+      steady_ms_(std::move(seams.steady_ms)),
+      executor_(*seams.executor) {
+  Subscribe();
+}
+
+void SessionGroup::Subscribe() {
   subscription_ = replica_.Subscribe([this](const std::vector<storage::ChangeEvent>&) {
     for (const auto& host : Hosts()) host->ReplicaChanged();
   });
-  clock_ = std::thread([this] { RunClock(); });
 }
 
 SessionGroup::~SessionGroup() {
@@ -239,7 +259,7 @@ SessionGroup::~SessionGroup() {
     stopping_ = true;
   }
   clock_waker_.Wake();
-  clock_.join();
+  if (clock_.joinable()) clock_.join();
   replica_.Unsubscribe(subscription_);
 }
 
@@ -293,8 +313,12 @@ void SessionGroup::RunClock() {
       absl::MutexLock lock(&mutex_);
       if (stopping_) return;
     }
-    for (const auto& host : Hosts()) host->Tick();
+    Tick();
   }
+}
+
+void SessionGroup::Tick() {
+  for (const auto& host : Hosts()) host->Tick();
 }
 
 }  // namespace chaptersync::node

@@ -22,7 +22,9 @@
 #include "absl/time/time.h"
 
 #include "node/session/session.h"
+#include "node/sync/executor.h"
 #include "node/sync/limits.h"
+#include "node/sync/strand.h"
 #include "node/sync/waker.h"
 #include "node/sync/worker_pool.h"
 #include "storage/replica/replica.h"
@@ -36,13 +38,14 @@ class Transport {
   // Asks for one message more: SessionHost::MessageArrived.
   virtual void Read() = 0;
   // Takes a message to be sent after those before it. Its queue is bounded by the
-  // session's window and, at an acceptor, by kBacklogBytesMax.
+  // session's window and, at an acceptor, by SessionHost::backlog_bytes_max.
   virtual void Send(v1::SyncMessage message) = 0;
   // Ends the stream; an acceptor tells the peer `status`. SessionHost::StreamClosed
   // follows. What was not sent yet is not sent. No call but Tick comes after it.
   virtual void Close(const absl::Status& status) = 0;
-  // Bytes taken and not sent yet. At kBacklogBytesMax or below again, after more:
-  // SessionHost::Drained.
+  // Bytes taken and not sent yet. Each time that they come down to
+  // SessionHost::backlog_bytes_max or below after more, the transport calls
+  // SessionHost::Drained; without it the session stands still.
   virtual size_t backlog_bytes() const = 0;
   // Called every kTickMs.
   virtual void Tick() {}
@@ -79,6 +82,8 @@ struct SessionHostOptions {
   std::function<void(const absl::Status&, bool again_at_once)> ended;
   // Until the session must be ready, in milliseconds.
   int64_t handshake_ms_max = kHandshakeMsMax;
+  // While more waits to be sent, feeds are not read, and an acceptor reads no message.
+  size_t backlog_bytes_max = kBacklogBytesMax;
 };
 
 class SessionHost : public std::enable_shared_from_this<SessionHost> {
@@ -100,6 +105,7 @@ class SessionHost : public std::enable_shared_from_this<SessionHost> {
   // Asks the peer how far its feeds go: SessionView::pulse_answered, peer_ends.
   void Ask(uint64_t number);
   uint64_t serial() const { return serial_; }
+  size_t backlog_bytes_max() const { return options_.backlog_bytes_max; }
   // The name by which the log knows it from now on.
   void Rename(std::string name);
 
@@ -144,13 +150,25 @@ class SessionHost : public std::enable_shared_from_this<SessionHost> {
   SessionView view_;
 };
 
+// What runs the sessions of a group that has no threads of its own.
+struct SessionGroupSeams {
+  Executor* executor = nullptr;        // outlives the group's hosts
+  std::function<int64_t()> steady_ms;  // a clock that never goes back, in milliseconds
+};
+
 // The sessions of one replica: their threads, their clock, and the news of its
 // commits. Outlived by the replica; outlives its hosts' streams.
 class SessionGroup {
  public:
   SessionGroup(storage::Replica& replica, storage::Environment& environment,
                int workers = kSessionWorkers);
-  // Sessions should have ended before: those that have not are forgotten.
+  // Makes no threads: nothing happens but in the seams' executor, and time passes
+  // only as the owner calls Tick.
+  SessionGroup(storage::Replica& replica, storage::Environment& environment,
+               SessionGroupSeams seams);
+  // Sessions should have ended before: those that have not are forgotten. Strands of
+  // theirs may still be in an executor of the owner's: it calls Strand::Forget on
+  // each, before or after, and runs none of them once the group is gone.
   ~SessionGroup();
   SessionGroup(const SessionGroup&) = delete;
   SessionGroup& operator=(const SessionGroup&) = delete;
@@ -160,9 +178,13 @@ class SessionGroup {
   void Begin(const std::shared_ptr<SessionHost>& host, std::shared_ptr<Transport> transport);
 
   // Stops every session, also those that begin later, and waits until all have
-  // ended, at most for `wait_max`. False where some have not.
+  // ended, at most for `wait_max`. False where some have not. Where the caller is also
+  // the one who runs the executor, `wait_max` is 0, and size() tells when they have.
   bool StopAll(const absl::Status& status, absl::Duration wait_max);
   size_t size() const;
+
+  // For a group with seams: kTickMs have gone by. Ends what has lasted too long.
+  void Tick();
 
   storage::Replica& replica() { return replica_; }
   storage::Environment& environment() { return environment_; }
@@ -170,6 +192,7 @@ class SessionGroup {
  private:
   friend class SessionHost;
 
+  void Subscribe();
   void RunClock();
   void Ended(uint64_t serial);
   std::vector<std::shared_ptr<SessionHost>> Hosts() const;
@@ -182,9 +205,12 @@ class SessionGroup {
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status stopped_ ABSL_GUARDED_BY(mutex_);  // of StopAll
   uint64_t subscription_ = 0;
+  const std::function<int64_t()> steady_ms_;
   Waker clock_waker_;
-  WorkerPool pool_;  // its tasks use what is above
-  std::thread clock_;
+  // Its tasks use what is above. None with seams.
+  const std::unique_ptr<WorkerPool> pool_;
+  Executor& executor_;
+  std::thread clock_;  // none with seams
 };
 
 }  // namespace chaptersync::node

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Threads that take tasks from one queue; a strand puts itself into it while it
-// has tasks.
+// Threads that take strands from one queue and run a task of each.
 #include "node/sync/worker_pool.h"
 
 #include <utility>
@@ -47,42 +46,6 @@ void WorkerPool::Run() {
     }
     strand->RunOne();
   }
-}
-
-void Strand::Post(std::function<void()> task) {
-  {
-    absl::MutexLock lock(&mutex_);
-    tasks_.push_back(std::move(task));
-    if (scheduled_) return;
-    scheduled_ = true;
-  }
-  pool_.Submit(shared_from_this());
-}
-
-void Strand::Forget() {
-  std::deque<std::function<void()>> forgotten;  // destroyed without the lock
-  absl::MutexLock lock(&mutex_);
-  forgotten.swap(tasks_);
-  scheduled_ = false;
-}
-
-void Strand::RunOne() {
-  std::function<void()> task;
-  {
-    absl::MutexLock lock(&mutex_);
-    task = std::move(tasks_.front());
-    tasks_.pop_front();
-  }
-  task();
-  task = nullptr;
-  {
-    absl::MutexLock lock(&mutex_);
-    if (tasks_.empty()) {
-      scheduled_ = false;
-      return;
-    }
-  }
-  pool_.Submit(shared_from_this());
 }
 
 }  // namespace chaptersync::node
