@@ -181,6 +181,16 @@ class Pair : public std::enable_shared_from_this<Pair> {
     CutLocked();
   }
 
+  // Lets the hosts go, for those that will not run any more: nothing is told to them.
+  void Forget() {
+    std::shared_ptr<SessionHost> hosts[2];  // may end without the lock
+    absl::MutexLock lock(&mutex_);
+    for (size_t i = 0; i < 2; ++i) {
+      hosts[i] = std::move(ends_[i].host);
+      ends_[i].closed = true;
+    }
+  }
+
  private:
   struct Side {
     std::shared_ptr<SessionHost> host;
