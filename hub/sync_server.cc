@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The acceptor's end of a stream, and the list of sessions. What is known of a node
-// outlives its session in the setting `peer/<id>`.
+// The acceptor's end of a stream, who a node is, and how the nodes stand.
 #include "hub/sync_server.h"
 
-#include <atomic>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -23,8 +25,6 @@ using storage::ReplicaId;
 using storage::Scope;
 
 using Reactor = grpc::ServerBidiReactor<v1::SessionRequest, v1::SessionResponse>;
-
-std::string MemoryKey(const NodeId& node) { return "peer/" + node.ToString(); }
 
 // HAZARD: gRPC calls OnDone only after Finish, so every way in which a stream ends
 // leads to Close: StreamEnds has the host do it.
@@ -90,7 +90,10 @@ class RefusedStream final : public Reactor {
 }  // namespace
 
 SyncServer::SyncServer(node::SessionGroup& group, Enrolment& enrolment, SyncServerOptions options)
-    : group_(group), enrolment_(enrolment), options_(options) {}
+    : group_(group),
+      enrolment_(enrolment),
+      options_(options),
+      sessions_(group.replica(), options.streams_max) {}
 
 Reactor* SyncServer::Session(grpc::CallbackServerContext* context) {
   node::SessionHostOptions options;
@@ -110,19 +113,16 @@ Reactor* SyncServer::Session(grpc::CallbackServerContext* context) {
                                      std::function<void(node::Authorized)> done) {
     Authorize(*serial, who, replica_id, std::move(done));
   };
-  options.progress = [this](const node::SessionView& view) { Progress(view); };
-  options.ended = [this, serial](const absl::Status&, bool) { Ended(*serial); };
+  options.progress = [this](const node::SessionView& view) { sessions_.Progress(view); };
+  options.ended = [this, serial](const absl::Status&, bool) { sessions_.Ended(*serial); };
 
-  absl::MutexLock lock(&mutex_);
-  if (live_.size() >= options_.streams_max) {
-    spdlog::warn("a stream from {} refused: {} streams are open, at most {} are served",
-                 context->peer(), live_.size(), options_.streams_max);
-    return new RefusedStream(absl::ResourceExhaustedError(
-        absl::StrCat("the hub serves ", live_.size(), " streams already")));
-  }
   const std::shared_ptr<SessionHost> host = group_.Make(std::move(options));
   *serial = host->serial();
-  live_[*serial].host = host;
+  if (const absl::Status added = sessions_.Add(host); !added.ok()) {
+    spdlog::warn("a stream from {} refused: {} streams are open, at most {} are served",
+                 context->peer(), options_.streams_max, options_.streams_max);
+    return new RefusedStream(added);
+  }
   const auto stream = std::make_shared<ServerStream>(host, context);
   stream->KeepAlive();
   group_.Begin(host, stream);
@@ -144,63 +144,7 @@ void SyncServer::Authorize(uint64_t serial, const node::Authorize& who, ReplicaI
     name = absl::StrCat("node ", enrolled->chapter, "/", enrolled->name);
   }
 
-  absl::MutexLock lock(&mutex_);
-  const auto self = live_.find(serial);
-  if (self == live_.end()) return;
-  std::vector<Live*> earlier;
-  for (auto& [other, live] : live_) {
-    if (other == serial || live.replica != replica) continue;
-    if (live.node != who.node) {
-      return done({absl::PermissionDeniedError(absl::StrCat(
-                       "replica ", storage::ToHex(replica.value), " is another node's")),
-                   {}});
-    }
-    earlier.push_back(&live);
-  }
-  self->second.node = who.node;
-  self->second.replica = replica;
-  self->second.host->Rename(std::move(name));
-  const node::Authorized yes{absl::OkStatus(), std::move(scopes)};
-  if (earlier.empty()) return done(yes);
-  // The earlier ones have made their last change before this one is answered: a
-  // cursor must not go back under a node that has been told of it.
-  const auto left = std::make_shared<std::atomic<size_t>>(earlier.size());
-  for (Live* live : earlier) {
-    live->when_ended.push_back([left, yes, done] {
-      if (left->fetch_sub(1) == 1) done(yes);
-    });
-    live->host->Stop(absl::AbortedError("a newer session of the same replica took over"));
-  }
-}
-
-void SyncServer::Progress(const node::SessionView& view) {
-  absl::MutexLock lock(&mutex_);
-  const auto it = live_.find(view.serial);
-  if (it != live_.end()) it->second.view = view;
-}
-
-void SyncServer::Ended(uint64_t serial) {
-  std::vector<std::function<void()>> when_ended;
-  std::optional<NodeId> met;
-  node::PeerMemory memory;
-  {
-    absl::MutexLock lock(&mutex_);
-    const auto it = live_.find(serial);
-    if (it == live_.end()) return;
-    if (it->second.view.peer.replica != ReplicaId{} && !it->second.view.peer.hub) {
-      met = it->second.node;
-      memory.replica = it->second.view.peer.replica;
-      memory.last_contact_ms = it->second.view.last_in_ms;
-      memory.acknowledged = it->second.view.acknowledged;
-    }
-    when_ended.swap(it->second.when_ended);
-    live_.erase(it);
-  }
-  if (met) {
-    // For status only: what stands in the way of it stands in the way of more.
-    node::SavePeerMemory(group_.replica(), MemoryKey(*met), memory).IgnoreError();
-  }
-  for (const auto& call : when_ended) call();
+  sessions_.Admit(serial, {who.node, replica, std::move(scopes), std::move(name)}, std::move(done));
 }
 
 bool SyncServer::Stop(absl::Duration wait_max) {
@@ -211,13 +155,7 @@ std::vector<node::PeerState> SyncServer::List() {
   std::vector<node::PeerState> states;
   const auto nodes = enrolment_.ListNodes();
   if (!nodes.ok()) return states;
-  std::map<NodeId, node::SessionView> views;
-  {
-    absl::MutexLock lock(&mutex_);
-    for (const auto& [serial, live] : live_) {
-      if (live.node && live.view.ready) views[*live.node] = live.view;
-    }
-  }
+  const std::map<NodeId, node::SessionView> views = sessions_.Ready();
   for (const EnrolledNode& enrolled : *nodes) {
     node::PeerState state;
     state.name = absl::StrCat(enrolled.chapter, "/", enrolled.name);
@@ -230,7 +168,7 @@ std::vector<node::PeerState> SyncServer::List() {
       memory.acknowledged = it->second.acknowledged;
       state.held_back = it->second.held_back;
     } else {
-      memory = node::LoadPeerMemory(group_.replica(), MemoryKey(enrolled.node));
+      memory = sessions_.Remembered(enrolled.node);
     }
     state.replica = memory.replica;
     state.last_contact_ms = memory.last_contact_ms;

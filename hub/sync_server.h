@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The hub's side of syncing: takes streams from nodes, finds out who they are and
-// what they may have, and keeps a list of the sessions. gRPC calls Session on its
+// what they may have, and puts the sessions on its table. gRPC calls Session on its
 // own threads; everything else may be called from any thread and does not wait
 // for the network.
 #ifndef CHAPTERSYNC_HUB_SYNC_SERVER_H_
@@ -9,19 +9,15 @@
 
 #include <cstdint>
 #include <functional>
-#include <map>
-#include <memory>
 #include <optional>
-#include <string>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 
 #include "chaptersync/v1/sync.grpc.pb.h"
 #include "hub/enrolment.h"
+#include "hub/session_table.h"
 #include "node/sync/peers.h"
 #include "node/sync/session_host.h"
 
@@ -54,24 +50,13 @@ class SyncServer final : public v1::ReplicationService::CallbackService, public 
                                               const std::function<bool()>& cancelled) override;
 
  private:
-  struct Live {
-    std::shared_ptr<node::SessionHost> host;
-    std::optional<storage::NodeId> node;  // once it is known who it is
-    std::optional<storage::ReplicaId> replica;
-    node::SessionView view;
-    std::vector<std::function<void()>> when_ended;
-  };
-
   void Authorize(uint64_t serial, const node::Authorize& who, storage::ReplicaId replica,
                  std::function<void(node::Authorized)> done);
-  void Progress(const node::SessionView& view);
-  void Ended(uint64_t serial);
 
   node::SessionGroup& group_;
   Enrolment& enrolment_;
   const SyncServerOptions options_;
-  absl::Mutex mutex_;
-  std::map<uint64_t, Live> live_ ABSL_GUARDED_BY(mutex_);  // by serial
+  SessionTable sessions_;
 };
 
 }  // namespace chaptersync::hub
