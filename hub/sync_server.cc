@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The acceptor's end of a stream, who a node is, and how the nodes stand.
+// The acceptor's end of a stream, who a node is and what it may have, and how the
+// nodes stand.
 #include "hub/sync_server.h"
 
 #include <map>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A queue of tasks that puts itself into its executor's queue while it has some.
+// A queue of tasks that puts itself into its executor's queue while it has some,
+// at most once.
 #include "node/sync/strand.h"
 
 #include <utility>

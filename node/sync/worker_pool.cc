@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Threads that take strands from one queue and run a task of each.
+// Threads that take strands from one queue and run a task of each; a strand that
+// has more comes back to the end.
 #include "node/sync/worker_pool.h"
 
 #include <utility>
