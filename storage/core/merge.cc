@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 
+#include "storage/core/planted.h"
 #include "storage/core/status.h"
 
 namespace chaptersync::storage {
@@ -26,6 +27,10 @@ ConflictEntry UniteEntry(const ConflictEntry& a, const ConflictEntry& b) {
   };
   ConflictEntry out = order(a) <= order(b) ? a : b;
   const ConflictEntry& other = order(a) <= order(b) ? b : a;
+  if (IsPlanted(Planted::kSettlementsNotMerged)) {
+    out.settlements = a.settlements;
+    return out;
+  }
   for (const SettlementEntry& settlement : other.settlements) {
     auto it = std::lower_bound(
         out.settlements.begin(), out.settlements.end(), settlement,
@@ -67,8 +72,9 @@ class Merger {
   MergeResult Run() {
     Record& out = result_.record;
     out.seen = mine_.seen;
-    out.seen.Unite(theirs_.seen);
-    if (mine_.erased || theirs_.erased) {
+    if (!IsPlanted(Planted::kContextNotMerged)) out.seen.Unite(theirs_.seen);
+    if ((mine_.erased || theirs_.erased) &&
+        !(IsPlanted(Planted::kErasureBeaten) && EditedAfterErasure())) {
       out.erased = true;
       return std::move(result_);
     }
@@ -79,10 +85,30 @@ class Merger {
     const size_t before = known.size();
     out.conflicts = UniteConflicts(known, found_);
     result_.conflicts_found = out.conflicts.size() - before;
+    if (IsPlanted(Planted::kContextNotMerged)) SeeWhatIsHeld();
     return std::move(result_);
   }
 
  private:
+  // For Planted::kContextNotMerged: a record that names versions it has not seen cannot
+  // be stored.
+  void SeeWhatIsHeld() {
+    Record& out = result_.record;
+    for (const Cell& cell : out.cells) out.seen.Advance(cell.version);
+    for (const ConflictEntry& entry : out.conflicts) {
+      out.seen.Advance(entry.lost_version);
+      for (const SettlementEntry& s : entry.settlements) out.seen.Advance(s.version);
+    }
+  }
+
+  // For Planted::kErasureBeaten.
+  bool EditedAfterErasure() const {
+    const Record& erased = mine_.erased ? mine_ : theirs_;
+    const Record& edited = mine_.erased ? theirs_ : mine_;
+    return std::any_of(edited.cells.begin(), edited.cells.end(),
+                       [&](const Cell& cell) { return cell.version.time > erased.seen.Highest(); });
+  }
+
   void Lose(const Cell& lost, const Cell& current) {
     found_.push_back({.path = lost.path,
                       .lost_version = lost.version,

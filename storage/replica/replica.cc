@@ -11,6 +11,7 @@
 #include <openssl/evp.h>
 
 #include "storage/core/limits.h"
+#include "storage/core/planted.h"
 #include "storage/core/record_codec.h"
 #include "storage/core/status.h"
 #include "storage/replica/keys.h"
@@ -20,6 +21,21 @@ namespace chaptersync::storage {
 namespace {
 
 constexpr uint8_t kFormatNumber = 1;
+
+// For Planted::kFeedInAnotherBatch.
+absl::Status WriteFeedApart(Engine& engine, const WriteBatch& batch) {
+  WriteBatch parts[2];
+  for (const WriteBatch::Operation& operation : batch.operations()) {
+    WriteBatch& part = parts[operation.table == Table::kFeed ? 1 : 0];
+    if (operation.kind == WriteBatch::Kind::kPut) {
+      part.Put(operation.table, operation.key, operation.value);
+    } else {
+      part.Delete(operation.table, operation.key);
+    }
+  }
+  CHAPTER_RETURN_IF_ERROR(engine.Write(parts[0]));
+  return engine.Write(parts[1]);
+}
 
 // An upper bound of the record's encoded size that costs no encoding.
 size_t ApproximateBytes(const Record& record) {
@@ -170,8 +186,12 @@ absl::Status Replica::Load() {
   const auto residue = snapshot->Get(Table::kMeta, keys::kResidue);
   if (!residue.ok() && !absl::IsNotFound(residue.status())) return residue.status();
   residue_last_ = residue.ok() ? 1 : 0;
-  if (options_.copied) {
-    NewIdentity(true);
+  if (options_.copied && !IsPlanted(Planted::kCopyNotNoticed)) {
+    if (IsPlanted(Planted::kVersionsReused)) {
+      identity_.epoch = {environment_.Random() | 1};
+    } else {
+      NewIdentity(true);
+    }
     WriteBatch batch;
     PutIdentity(batch);
     CHAPTER_RETURN_IF_ERROR(engine_.Write(batch));
@@ -277,7 +297,9 @@ absl::Status Replica::Commit(Transaction& transaction) {
     transaction.batch().Put(Table::kMeta, keys::LiveCount(entity), value);
   }
   if (transaction.leaves_residue()) transaction.batch().Put(Table::kMeta, keys::kResidue, "");
-  CHAPTER_RETURN_IF_ERROR(engine_.Write(transaction.batch()));
+  CHAPTER_RETURN_IF_ERROR(IsPlanted(Planted::kFeedInAnotherBatch)
+                              ? WriteFeedApart(engine_, transaction.batch())
+                              : engine_.Write(transaction.batch()));
   last_sequence_ = last;
   for (const auto& [entity, count] : counts) live_counts_[entity] = count;
   if (transaction.leaves_residue()) ++residue_last_;
@@ -295,14 +317,16 @@ absl::Status Replica::EnsureDurable(Sequence sequence) {
   return absl::OkStatus();
 }
 
-absl::Status Replica::Finish(const std::vector<ChangeEvent>& events) {
+absl::Status Replica::Finish(const std::vector<ChangeEvent>& events, bool applied) {
   Sequence sequence;
   {
     absl::ReaderMutexLock lock(&mutex_);
     sequence = last_sequence_;
   }
   // Also where no record changed: cursors and acknowledgements must be durable.
-  CHAPTER_RETURN_IF_ERROR(engine_.Sync());
+  if (!(IsPlanted(Planted::kAcknowledgeBeforeSync) && applied)) {
+    CHAPTER_RETURN_IF_ERROR(engine_.Sync());
+  }
   {
     absl::MutexLock lock(&durable_mutex_);
     durable_sequence_ = std::max(durable_sequence_, sequence);

@@ -255,8 +255,9 @@ class Replica {
       : engine_(engine), environment_(environment), options_(std::move(options)) {}
 
   absl::Status Load() ABSL_LOCKS_EXCLUDED(mutex_);
-  // Makes what was committed durable, then tells the listeners.
-  absl::Status Finish(const std::vector<ChangeEvent>& events) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Makes what was committed durable, then tells the listeners. `applied`: Apply calls.
+  absl::Status Finish(const std::vector<ChangeEvent>& events, bool applied = false)
+      ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status EnsureDurable(Sequence sequence) ABSL_LOCKS_EXCLUDED(durable_mutex_);
   // Seals the transaction and writes it; Finish makes it durable.
   absl::Status Commit(Transaction& transaction) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 
 #include "storage/core/limits.h"
+#include "storage/core/planted.h"
 #include "storage/core/record_codec.h"
 #include "storage/core/status.h"
 #include "storage/replica/keys.h"
@@ -169,6 +170,20 @@ void PutCursor(const FeedCursor& cursor, bool peer_is_hub, WriteBatch& batch) {
   batch.Put(Table::kMeta, keys::Cursor(cursor.replica, peer_is_hub, cursor.scope), value);
 }
 
+// For Planted::kCursorByClock.
+HybridTime HighestUpTo(const Snapshot& snapshot, const FeedRequest& request) {
+  HybridTime highest;
+  auto it = snapshot.NewIterator(Table::kFeed, keys::FeedPrefix(request.scope),
+                                 keys::Feed(request.scope, {request.after.value + 1}));
+  for (it->SeekToFirst(); it->Valid(); it->Next()) {
+    const auto bytes = snapshot.Get(Table::kRecord, it->value());
+    if (!bytes.ok()) continue;
+    const auto stored = DecodeStored(*bytes);
+    if (stored.ok()) highest = std::max(highest, stored->record.seen.Highest());
+  }
+  return highest;
+}
+
 Mark MarkAt(const Snapshot& snapshot, Sequence sequence) {
   auto it = snapshot.NewIterator(Table::kMeta, keys::Mark(sequence), keys::PrefixEnd("m"));
   it->SeekToFirst();
@@ -279,6 +294,7 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
       }
       accepted.resume.push_back(std::move(resume));
     }
+    if (IsPlanted(Planted::kRollbackNotNoticed)) rolled_back = false;
     WriteBatch batch;
     absl::Cleanup undo = [this, before = identity_]()
                              ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { identity_ = before; };
@@ -364,7 +380,8 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
     const bool writes_not_ours =
         welcome.highest_clock > own_high &&
         DecodeNumber(transaction.Get(Table::kMeta, keys::Stamp(welcome.highest_clock))) !=
-            welcome.highest_hash;
+            welcome.highest_hash &&
+        !IsPlanted(Planted::kVersionsReused);
     // Or the hub has come further in this feed than it goes, or on another way: this
     // replica was rolled back without its knowing, or has a copy that went on.
     const FeedCursor& theirs = welcome.cursor;
@@ -390,7 +407,7 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
         clock_ = HybridClock(limit);
       } else if (clock_.last() > limit) {
         const uint64_t ahead_ms = clock_.last().wall_ms() - welcome.clock.wall_ms;
-        NewIdentity(false);
+        if (!IsPlanted(Planted::kStampedAgainUnderOldId)) NewIdentity(false);
         clock_ = HybridClock(std::max(welcome.clock.hybrid, HybridTime::FromWall(WallMs())));
         CHAPTER_RETURN_IF_ERROR(
             StampAgain(transaction, acknowledged.through, limit, old_id, false, again));
@@ -514,7 +531,7 @@ absl::Status Replica::StampAgain(Transaction& transaction, Sequence after, Hybri
   // Of a clone only the id that it shares; of a wrong clock every id used before.
   std::set<ReplicaId> old_ids = {old_id};
   if (!keep_times) old_ids.insert(identity_.own.begin(), identity_.own.end());
-  old_ids.erase(identity_.replica);
+  if (!IsPlanted(Planted::kStampedAgainUnderOldId)) old_ids.erase(identity_.replica);
   const auto affected = [&](const Version& version, Sequence learned) {
     return old_ids.contains(version.replica) &&
            (keep_times ? learned > after : version.time > limit);
@@ -611,6 +628,11 @@ FeedItem Replica::MakeItem(const RecordKey& key, const StoredRecord& stored,
   update.state.erased = stored.record.erased;
   update.state.seen = stored.record.seen;
   update.state.conflicts = stored.record.conflicts;
+  if (IsPlanted(Planted::kConflictFoundNotPushed) && !options_.hub) {
+    std::erase_if(update.state.conflicts,
+                  [&](const ConflictEntry& entry)
+                      ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return Own(entry.found_by); });
+  }
   for (const Cell& cell : stored.record.cells) {
     const bool own = Own(cell.version.replica);
     if (own) item.own_high = std::max(item.own_high, cell.version.time);
@@ -620,7 +642,7 @@ FeedItem Replica::MakeItem(const RecordKey& key, const StoredRecord& stored,
     if (told) {
       update.state.cells.push_back(cell);
     } else {
-      update.base.Advance(cell.version);
+      if (!IsPlanted(Planted::kCellsByCursor)) update.base.Advance(cell.version);
       update.whole = false;
     }
   }
@@ -648,6 +670,8 @@ absl::StatusOr<FeedPage> Replica::ReadFeed(const FeedRequest& request) {
     durable = last_sequence_;
     const bool all = request.scope == Scope::All();
     std::set<EntityNumber> held_back;
+    HybridTime sent;
+    if (IsPlanted(Planted::kCursorByClock)) sent = HighestUpTo(*snapshot, request);
     size_t bytes = 0;
     auto it =
         snapshot->NewIterator(Table::kFeed, keys::Feed(request.scope, {request.after.value + 1}),
@@ -664,8 +688,12 @@ absl::StatusOr<FeedPage> Replica::ReadFeed(const FeedRequest& request) {
       const RecordKey key = Reader(it->value()).Key();
       CHAPTER_ASSIGN_OR_RETURN(const std::string stored_bytes,
                                snapshot->Get(Table::kRecord, it->value()));
-      CHAPTER_ASSIGN_OR_RETURN(const StoredRecord stored, DecodeStored(stored_bytes));
+      CHAPTER_ASSIGN_OR_RETURN(StoredRecord stored, DecodeStored(stored_bytes));
       page.last = sequence;
+      if (IsPlanted(Planted::kCursorByClock) && stored.record.seen.Highest() <= sent) {
+        ++page.skipped;
+        continue;
+      }
       if (options_.hub ? false : !request.peer.entities.contains(key.entity)) {
         held_back.insert(key.entity);
         ++page.skipped;
@@ -679,6 +707,10 @@ absl::StatusOr<FeedPage> Replica::ReadFeed(const FeedRequest& request) {
           if (std::find(current.begin(), current.end(), scope) == current.end()) continue;
           first = &scope;
           break;
+        }
+        if (IsPlanted(Planted::kLeftPerScope) &&
+            std::find(current.begin(), current.end(), request.scope) == current.end()) {
+          first = nullptr;
         }
         if (first == nullptr) {
           if (current.empty()) {
@@ -704,7 +736,9 @@ absl::StatusOr<FeedPage> Replica::ReadFeed(const FeedRequest& request) {
         ++page.skipped;
         continue;
       }
-      page.items.push_back(MakeItem(key, stored, request.peer, sequence, request.since, entered));
+      if (IsPlanted(Planted::kConflictsLostOnMove) && entered) stored.record.conflicts.clear();
+      const Sequence since = IsPlanted(Planted::kCellsByCursor) ? request.after : request.since;
+      page.items.push_back(MakeItem(key, stored, request.peer, sequence, since, entered));
       bytes += page.items.back().update.size() + kKeyBytes;
     }
     CHAPTER_RETURN_IF_ERROR(it->status());
@@ -871,7 +905,8 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
       if (!decoded.ok()) return refuse(RefusedRecord::Reason::kMalformed, "damaged");
       dropped = *std::move(decoded);
       const Epoch now{DecodeNumber(transaction.Get(Table::kMeta, keys::HubEpoch(dropped.hub)))};
-      if (now == dropped.epoch && !update->state.seen.CoversAll(dropped.seen)) {
+      if (now == dropped.epoch && !update->state.seen.CoversAll(dropped.seen) &&
+          !IsPlanted(Planted::kTakenBackTooEarly)) {
         outcome.kind = Kind::kIgnored;
         return outcome;
       }
@@ -880,12 +915,18 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
   }
   const Record nothing;
   const Record& mine = held == nullptr ? nothing : held->record;
-  if (!update->whole && !mine.seen.CoversAll(update->base) && !mine.erased) {
+  if (!update->whole && !mine.seen.CoversAll(update->base) && !mine.erased &&
+      !IsPlanted(Planted::kPartialWithoutBase)) {
     outcome.kind = Kind::kNeedsWhole;
     return outcome;
   }
   if (options_.hub && !peer.hub) {
     if (auto status = Admit(peer, key, *update, held); !status.ok()) {
+      if (IsPlanted(Planted::kContextAdvancedByRefusedWrite) && held != nullptr &&
+          absl::IsPermissionDenied(status)) {
+        held->record.seen.Unite(update->state.seen);
+        transaction.Touch(key);
+      }
       return refuse(absl::IsPermissionDenied(status) ? RefusedRecord::Reason::kRights
                                                      : RefusedRecord::Reason::kMalformed,
                     std::string(status.message()));
@@ -908,7 +949,9 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
     }
   }
   // Nothing was left out that is not here, or that an erasure would not take.
-  if (held == nullptr || mine.erased) update->whole = true;
+  if (held == nullptr || mine.erased || IsPlanted(Planted::kPartialWithoutBase)) {
+    update->whole = true;
+  }
   MergeResult merged = Merge(
       mine, *update, {identity_.replica, std::max(clock_.last(), HybridTime::FromWall(WallMs()))});
   for (const std::string& damage : merged.damage) {
@@ -950,7 +993,9 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
     stored.meta.again.push_back(dropped.hub);
     // Taken back in a state that may lack writes of ours: never write under an id
     // whose writes others may have seen.
-    if (!stored.record.seen.CoversAll(dropped.seen)) identity_changes_ = true;
+    if (!stored.record.seen.CoversAll(dropped.seen) && !IsPlanted(Planted::kTakenBackTooEarly)) {
+      identity_changes_ = true;
+    }
   }
   clock_.Observe(stored.record.seen.Highest());
   transaction.Touch(key);
@@ -1154,7 +1199,7 @@ absl::StatusOr<ApplyResult> Replica::Apply(const ApplyRequest& request) {
     result.damage = std::move(damage_);
     result.conflicts_found = conflicts_found_;
   }
-  CHAPTER_RETURN_IF_ERROR(Finish(events));
+  CHAPTER_RETURN_IF_ERROR(Finish(events, /*applied=*/true));
   if (!options_.hub && !request.left.empty()) {
     CHAPTER_ASSIGN_OR_RETURN(
         AcknowledgeResult due,
@@ -1296,7 +1341,10 @@ absl::Status Replica::DropWhereDue(Transaction& transaction, const AcknowledgeRe
     if (leaving.hub != hub.node || leaving.epoch != hub.epoch) continue;
     const StoredRecord* stored = transaction.Find(key);
     if (stored != nullptr && !stored->record.erased) {
-      if (stored->meta.latest > through && stored->meta.origin != hub.replica) continue;
+      if (stored->meta.latest > through && stored->meta.origin != hub.replica &&
+          !IsPlanted(Planted::kDropBeforeAcknowledgement)) {
+        continue;
+      }
       if (refused.contains(key) || transaction.Get(Table::kMeta, keys::Reset(key)).ok()) continue;
       LeavingValue memory = leaving;
       for (const NodeId& hub_before : stored->meta.again) {

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "storage/core/limits.h"
+#include "storage/core/planted.h"
 #include "storage/core/status.h"
 #include "storage/replica/keys.h"
 
@@ -162,6 +163,8 @@ absl::Status Transaction::Place() {
     // How deep those below are may decide where they are.
     if (!moved && entry.before.meta.leaders != entry.leaders) PlaceBelow(key, 1);
     if (!moved) continue;
+    const bool moved_only = entry.existed && !entry.after.record.erased;
+    if (IsPlanted(Planted::kFollowerLeftBehind) && moved_only) continue;
     for (const RecordKey& follower : Followers(key)) {
       StoredRecord* stored = Find(follower);
       if (stored == nullptr || touched(follower)) continue;
