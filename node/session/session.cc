@@ -197,6 +197,7 @@ void Session::On(const PeerAccepted& event) {
   welcome.set_window_bytes(static_cast<uint32_t>(config_.window_bytes));
   welcome.set_drops_noted(accepted.drops_noted);
   welcome.set_federation(config_.federation);
+  welcome.set_refused(accepted.refused.size());
   Inbound& inbound = inbound_[Scope::All()];
   inbound.position = inbound.durable = accepted.cursor.sequence;
   inbound.mark = accepted.cursor.mark;
@@ -248,6 +249,7 @@ void Session::TakeWelcome(const v1::Welcome& welcome) {
   facts.clock = FromProto(welcome.clock());
   facts.ahead_max_ms = welcome.ahead_max_ms();
   facts.drops_noted = welcome.drops_noted();
+  refusals_to_come_ = welcome.refused();
   const int64_t middle = static_cast<int64_t>(hello_sent_ms_ + (now_ms_ - hello_sent_ms_) / 2);
   clock_offset_ms_ = static_cast<int64_t>(facts.clock.wall_ms) - middle;
   facts.clock_offset_ms = clock_offset_ms_;
@@ -269,6 +271,10 @@ void Session::On(const HubJoined& event) {
   state_ = State::kReady;
   SendDropped(joined.dropped);
   AskWhole(joined.ask_whole, /*refusals_noted=*/true);
+  if (refusals_to_come_ > 0) return;
+  // What the hub has acknowledged by its cursor may be what a drop has waited for.
+  busy_ = Busy::kAcknowledging;
+  effects_.push_back(AcknowledgePeer{{.peer = peer_}});
 }
 
 // --- Messages. ---
@@ -652,7 +658,9 @@ void Session::TakeStored(const v1::Stored& stored) {
     ask_after_.push_back(refused->key);
     request.refused.push_back(*std::move(refused));
     ++counts_.refused;
+    if (refusals_to_come_ > 0) --refusals_to_come_;
   }
+  request.drops_wait = refusals_to_come_ > 0;
   for (const v1::Dropped& dropped : stored.dropped()) {
     auto key = FromProto(dropped.record());
     if (!Check(key.status())) return;

@@ -328,6 +328,7 @@ class Session {
   std::optional<storage::Scope> stored_scope_;  // of the Changes being taken
   std::vector<storage::RefusedRecord> stored_refused_;
   std::vector<storage::RecordKey> ask_after_;  // refused: ask for the hub's state
+  uint64_t refusals_to_come_ = 0;              // of those that Welcome has counted
   uint64_t pulse_asked_ = 0;                   // by the peer
   bool flush_ = false;
   uint64_t pulse_answered_ = 0;

@@ -206,8 +206,10 @@ struct ApplyResult {
 struct AcknowledgeRequest {
   PeerIdentity peer;
   std::optional<Sequence> through;  // of this replica's feed of all
-  ReplicaId told_as;                // this replica's id when the session began
-  HybridTime own_high;              // highest own clock told up to there
+  // Refusals are still to come: no record is let go before they have.
+  bool drops_wait = false;
+  ReplicaId told_as;    // this replica's id when the session began
+  HybridTime own_high;  // highest own clock told up to there
   std::vector<RefusedRecord> refused;
   std::vector<DroppedRecord> dropped;  // the peer dropped these
 };

@@ -480,18 +480,10 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
     }
     CHAPTER_RETURN_IF_ERROR(it->status());
 
-    // What the hub has acknowledged by its cursor may be what a drop has waited for.
-    std::vector<DroppedRecord> dropped;
-    if (!options_.hub && !joined.restart) {
-      CHAPTER_RETURN_IF_ERROR(
-          DropWhereDue(transaction, {.peer = hub}, acknowledged.through, dropped));
-      joined.dropped.insert(joined.dropped.end(), dropped.begin(), dropped.end());
-    }
     CHAPTER_RETURN_IF_ERROR(transaction.Place());
     batch.Put(Table::kMeta, keys::kIdentity, EncodeIdentity());
     CHAPTER_RETURN_IF_ERROR(Commit(transaction));
     std::move(undo).Cancel();
-    for (const DroppedRecord& record : dropped) leaving_.erase(record.key);
     events = transaction.events();
   }
   CHAPTER_RETURN_IF_ERROR(Finish(events));
@@ -1309,7 +1301,7 @@ absl::StatusOr<AcknowledgeResult> Replica::Acknowledge(const AcknowledgeRequest&
       }
       batch.Put(Table::kMeta, keys::DropsNoted(peer.node), EncodeNumber(noted));
     }
-    if (!options_.hub) {
+    if (!options_.hub && !request.drops_wait) {
       CHAPTER_RETURN_IF_ERROR(
           DropWhereDue(transaction, request, acknowledged.through, result.dropped));
     }
