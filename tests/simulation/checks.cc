@@ -1,0 +1,570 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What is watched in a federation: each message as it leaves and arrives, each
+// record as it changes, and the whole at the end; see federation.h. One thread.
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+
+#include "node/session/wire.h"
+#include "storage/core/record_codec.h"
+#include "storage/core/status.h"
+#include "tests/simulation/federation.h"
+
+namespace chaptersync::simulation {
+namespace {
+
+using storage::Scope;
+
+// A record that left a scope may be in a message that was read just before: so many
+// events may lie between.
+constexpr uint64_t kTurnsOfRace = 200;
+// What a page is over its bound by a record, and by names of records.
+constexpr size_t kPageSlackBytes = 8 << 10;
+constexpr size_t kWindowPages = 8;
+// Quiet for so long, in milliseconds, is quiet: longer than any back-off.
+constexpr uint64_t kQuietMs = 32'000;
+
+const char* KindOf(const v1::SyncMessage& message) {
+  switch (message.kind_case()) {
+    case v1::SyncMessage::kHello:
+      return "Hello";
+    case v1::SyncMessage::kWelcome:
+      return "Welcome";
+    case v1::SyncMessage::kChanges:
+      return "Changes";
+    case v1::SyncMessage::kStored:
+      return "Stored";
+    case v1::SyncMessage::kLeft:
+      return "Left";
+    case v1::SyncMessage::kWhole:
+      return "Whole";
+    case v1::SyncMessage::kPulse:
+      return "Pulse";
+    default:
+      return "nothing";
+  }
+}
+
+std::string ShortText(const v1::SyncMessage& message) {
+  std::string out = KindOf(message);
+  if (message.has_changes()) {
+    const v1::Changes& changes = message.changes();
+    absl::StrAppend(&out, " '", changes.scope(), "' ", changes.previous(), "-", changes.last());
+    const auto records = node::UnpackRecords(changes);
+    if (!records.ok()) return out + " unreadable";
+    for (const storage::InboundRecord& record : *records) {
+      absl::StrAppend(&out, " ", NameOf(record.key));
+      if (storage::IsPartial(record.update)) out += "~";
+    }
+  } else if (message.has_stored()) {
+    const v1::Stored& stored = message.stored();
+    absl::StrAppend(&out, " '", stored.scope(), "' ", stored.through());
+    for (const auto& refused : stored.refused()) {
+      if (const auto key = node::FromProto(refused.record()); key.ok()) {
+        absl::StrAppend(&out, " refused ", NameOf(*key));
+      }
+    }
+    for (const auto& dropped : stored.dropped()) {
+      if (const auto key = node::FromProto(dropped.record()); key.ok()) {
+        absl::StrAppend(&out, " dropped ", NameOf(*key));
+      }
+    }
+  } else if (message.has_left()) {
+    for (const auto& left : message.left().records()) {
+      if (const auto key = node::FromProto(left.record()); key.ok()) {
+        absl::StrAppend(&out, " ", NameOf(*key));
+      }
+    }
+    if (message.left().unplaced_size() > 0) out += " unplaced";
+  } else if (message.has_whole()) {
+    for (const auto& name : message.whole().records()) {
+      if (const auto key = node::FromProto(name); key.ok())
+        absl::StrAppend(&out, " ", NameOf(*key));
+    }
+  }
+  return out;
+}
+
+// The records of a replica, read when asked for.
+struct Reader {
+  const storage::Replica* replica;
+  mutable PlainRecords known;
+  static const PlainRecord* Find(const void* context, const std::string& name) {
+    const auto* self = static_cast<const Reader*>(context);
+    if (const auto it = self->known.find(name); it != self->known.end()) return &it->second;
+    const auto stored = self->replica->Read(KeyOf(name));
+    if (!stored.ok()) return nullptr;
+    return &(self->known[name] = ToPlain(stored->record));
+  }
+};
+
+const PlainRecord* FindIn(const void* context, const std::string& name) {
+  const auto* records = static_cast<const PlainRecords*>(context);
+  const auto it = records->find(name);
+  return it == records->end() ? nullptr : &it->second;
+}
+
+bool Meet(const std::set<std::string>& a, const std::set<std::string>& b) {
+  return std::any_of(a.begin(), a.end(), [&](const std::string& s) { return b.contains(s); });
+}
+
+}  // namespace
+
+// --- As it happens. ---
+
+void Federation::Look(size_t number) {
+  Site& site = *sites_[number];
+  if (site.unaware_as && site.life->replica->replica_id().value != *site.unaware_as) {
+    site.unaware_as.reset();
+    ledger_.ExcuseWritesOf(number, "");
+    report_.counts.Add("found out", "a hub's rollback");
+  }
+  if (site.changed.empty()) return;
+  NoteRefused(number);
+  for (const std::string& record : std::exchange(site.changed, {})) {
+    const auto now = Read(number, record);
+    if (now) ledger_.Observe(number, record, *now);
+  }
+}
+
+bool Federation::Sends(const std::shared_ptr<Watch>& watch, size_t side,
+                       const v1::SyncMessage& message, size_t bytes) {
+  const size_t number = watch->site[side];
+  Site& site = *sites_[number];
+  const bool tells = message.has_changes() || message.has_left() || message.has_stored();
+  const bool unsynced = site.disk.unsynced();
+  if (!site.disk.Spend()) return false;
+  if (tells && unsynced) {
+    Fail(absl::StrCat(site.name, " tells what is not durable: ", ShortText(message)));
+  }
+  const size_t bound = limits_.page_bytes_max + kPageSlackBytes;
+  if (bytes > bound) {
+    Fail(absl::StrCat(site.name, " sends ", bytes, " bytes in one message (at most ", bound, ")"));
+  }
+  if (message.has_changes()) CheckChanges(*watch, side, message.changes());
+  if (message.has_left() && watch->initiator_is_hub) {
+    Fail(absl::StrCat(site.name, " tells a hub that a record has left"));
+  }
+  if (message.has_stored() && message.stored().refused_size() > 0) {
+    report_.counts.Add("message", "Stored with refusals");
+  }
+  if (message.has_stored() && message.stored().dropped_size() > 0) {
+    report_.counts.Add("message", "Stored with drops");
+  }
+  if (message.has_left() && message.left().unplaced_size() > 0) {
+    report_.counts.Add("message", "Left with unplaced records");
+  }
+  report_.counts.Add("message", KindOf(message));
+  return true;
+}
+
+void Federation::CheckChanges(Watch& watch, size_t side, const v1::Changes& changes) {
+  const Site& site = *sites_[watch.site[side]];
+  const auto records = node::UnpackRecords(changes);
+  if (!records.ok()) return Fail(absl::StrCat(site.name, " sends what cannot be read"));
+  for (const storage::InboundRecord& record : *records) {
+    report_.counts.Add("record", storage::IsPartial(record.update) ? "partial" : "whole");
+    if (site.options.hub && !watch.initiator_is_hub) {
+      CheckScope(watch, site.number, NameOf(record.key));
+    }
+  }
+  if (changes.scope().empty()) {
+    report_.counts.Add("message", "Changes outside a feed");
+    return;
+  }
+  auto [told, first] = watch.told[side].try_emplace(changes.scope(), changes.previous());
+  const bool begins_again = changes.previous() == 0;
+  if (!first && !begins_again && told->second != changes.previous()) {
+    Fail(absl::StrCat(site.name, "'s feed of ", changes.scope(), " has a gap: after ", told->second,
+                      " comes ", changes.previous(), " to ", changes.last()));
+  }
+  uint64_t before = changes.previous();
+  for (const storage::InboundRecord& record : *records) {
+    if (record.sequence.value <= before || record.sequence.value > changes.last()) {
+      Fail(absl::StrCat(site.name, "'s feed of ", changes.scope(), " names ", record.sequence.value,
+                        " after ", before));
+    }
+    before = record.sequence.value;
+  }
+  told->second = changes.last();
+  const size_t bytes = changes.payload_bytes();
+  watch.unacknowledged[side].push_back({changes.scope(), changes.last(), bytes});
+  watch.unacknowledged_bytes[side] += bytes;
+  const size_t bound = (kWindowPages + 1) * limits_.page_bytes_max + kPageSlackBytes;
+  if (watch.unacknowledged_bytes[side] > bound) {
+    Fail(absl::StrCat(site.name, " has ", watch.unacknowledged_bytes[side],
+                      " unacknowledged bytes under way (at most ", bound, ")"));
+  }
+}
+
+void Federation::CheckScope(const Watch& watch, size_t number, const std::string& record) {
+  Site& site = *sites_[number];
+  if (!knows(number, KeyOf(record).entity.value) || site.life == nullptr) return;
+  const Reader reader{site.life->replica.get(), {}};
+  const PlainRecord* held = Reader::Find(&reader, record);
+  if (held == nullptr) return;
+  const auto scopes = PlainScopes(record, *held, Reader::Find, &reader);
+  // Unplaced, it goes back to whoever brought it.
+  if (!scopes || scopes->empty() || Meet(*scopes, watch.scopes)) return;
+  if (turns_ - site.changed_at[record] < kTurnsOfRace) return;
+  Fail(absl::StrCat(site.name, " sends ", record, " to ", sites_[watch.site[kInitiator]]->name,
+                    ", and it is in none of its scopes"));
+}
+
+void Federation::Delivers(const std::shared_ptr<Watch>& watch, size_t side,
+                          const v1::SyncMessage& message) {
+  ++steps_;
+  if (!message.has_pulse()) last_message_ms_ = scheduler_.now_ms();
+  const auto name = [&](size_t site) { return sites_[site]->name; };
+  Log(absl::StrCat(name(watch->site[1 - side]), " > ", name(watch->site[side]), ": ",
+                   ShortText(message)));
+  if (!message.has_stored() || message.stored().scope().empty()) return;
+  auto& pages = watch->unacknowledged[side];
+  for (auto page = pages.begin(); page != pages.end();) {
+    if (page->scope == message.stored().scope() && page->last <= message.stored().through()) {
+      watch->unacknowledged_bytes[side] -= page->bytes;
+      page = pages.erase(page);
+    } else {
+      ++page;
+    }
+  }
+}
+
+// Every record stands in the feed once, at its latest change.
+void Federation::CheckFeeds(size_t number) {
+  const Site& site = *sites_[number];
+  if (site.life == nullptr) return;
+  const storage::Replica& held = *site.life->replica;
+  const PlainRecords records = ReadAll(number);
+  std::vector<Scope> scopes = {Scope::All()};
+  if (site.options.hub) {
+    for (const auto& other : sites_) {
+      if (!other->options.hub) scopes.push_back(Scope::Chapter(other->options.chapter));
+    }
+    scopes.push_back(Scope::Global());
+  }
+  for (const Scope& scope : scopes) {
+    storage::FeedRequest request;
+    request.peer.hub = scope == Scope::All();
+    request.peer.replica = {1};  // nobody's
+    request.peer.scopes = {scope};
+    for (const uint32_t entity : {kMember, kConsent, kEvent, kReply}) {
+      request.peer.entities[{entity}] = 1;
+    }
+    request.scope = scope;
+    request.bytes_max = 1 << 20;
+    request.records_max = 1000;
+    std::set<std::string> told;
+    uint64_t last = 0;
+    while (true) {
+      const auto page = site.life->replica->ReadFeed(request);
+      if (!page.ok()) return;  // the disk is at fault
+      for (const storage::FeedItem& item : page->items) {
+        const std::string record = NameOf(item.key);
+        if (item.sequence.value <= last) {
+          return Fail(absl::StrCat(site.name, "'s feed of ", scope.name, " goes back at ",
+                                   item.sequence.value));
+        }
+        last = item.sequence.value;
+        if (!told.insert(record).second) {
+          return Fail(
+              absl::StrCat(site.name, "'s feed of ", scope.name, " has ", record, " twice"));
+        }
+      }
+      if (page->at_end) break;
+      request.after = page->last;
+    }
+    for (const auto& [name, record] : records) {
+      if (record.erased) continue;
+      if (scope != Scope::All()) {
+        if (!knows(number, KeyOf(name).entity.value)) continue;
+        const auto in = PlainScopes(name, record, FindIn, &records);
+        if (!in || !in->contains(scope.name)) continue;
+      }
+      if (!told.contains(name)) {
+        return Fail(absl::StrCat(site.name, "'s feed of ", scope.name, " lacks ", name, ", of ",
+                                 held.replica_id().value));
+      }
+    }
+  }
+}
+
+// --- The end. ---
+
+bool Federation::Quiet() const {
+  for (const auto& site : sites_) {
+    if (site->revoked) continue;
+    if (site->life == nullptr) return false;
+    for (const Client& client : site->clients) {
+      if (!client.ready) return false;
+    }
+  }
+  for (const auto& [serial, open] : lines_) {
+    if (open.line->open() && open.line->under_way() > 0) return false;
+  }
+  return scheduler_.now_ms() - last_message_ms_ >= kQuietMs;
+}
+
+std::string Federation::Differences() {
+  const Site* first = nullptr;
+  PlainRecords all;
+  for (const auto& site : sites_) {
+    if (!site->options.hub) continue;
+    PlainRecords records = ReadAll(site->number);
+    if (first == nullptr) {
+      first = site.get();
+      all = std::move(records);
+      continue;
+    }
+    for (const auto* side : {&all, &records}) {
+      for (const auto& [name, record] : *side) {
+        const PlainRecord* mine = FindIn(&all, name);
+        const PlainRecord* theirs = FindIn(&records, name);
+        if (mine == nullptr || theirs == nullptr || mine->Text() != theirs->Text()) {
+          return absl::StrCat(name, " is not the same at ", first->name, ": ",
+                              mine == nullptr ? "absent" : mine->Text(), " and ", site->name, ": ",
+                              theirs == nullptr ? "absent" : theirs->Text());
+        }
+      }
+    }
+  }
+  for (const auto& site : sites_) {
+    if (site->options.hub || site->revoked) continue;
+    const std::set<std::string> scopes = {"global", "chapter/" + site->options.chapter};
+    const PlainRecords records = ReadAll(site->number);
+    for (const auto& [name, record] : all) {
+      const auto in = PlainScopes(name, record, FindIn, &all);
+      const PlainRecord* held = FindIn(&records, name);
+      if (!in) {
+        if (held != nullptr && !held->erased) {
+          return absl::StrCat(name, " was erased, and ", site->name, " has ", held->Text());
+        }
+      } else if (Meet(*in, scopes)) {
+        if (held == nullptr || held->Text() != record.Text()) {
+          return absl::StrCat(name, " is not the same at ", first->name, ": ", record.Text(),
+                              " and ", site->name, ": ", held == nullptr ? "absent" : held->Text());
+        }
+      } else if (held != nullptr && !in->empty()) {
+        return absl::StrCat(name, " is not in the scopes of ", site->name,
+                            ", which has: ", held->Text());
+      }
+    }
+    for (const auto& [name, record] : records) {
+      if (FindIn(&all, name) == nullptr) {
+        return absl::StrCat(site->name, " has ", name, ", the hub has not: ", record.Text());
+      }
+    }
+  }
+  return "";
+}
+
+// No byte of what was erased, or is not this node's, is left on its disk; but for the
+// node's own writes that were refused, which an officer is to see.
+void Federation::CheckBytes(size_t number) {
+  const Site& site = *sites_[number];
+  const PlainRecords records = ReadAll(number);
+  constexpr char kRefusedKind = 'z';
+  site.disk.Visit([&](storage::Table table, std::string_view key, std::string_view value) {
+    for (size_t at = value.find('w'); at != std::string_view::npos; at = value.find('w', at + 1)) {
+      size_t end = at + 1;
+      while (end < value.size() && value[end] >= '0' && value[end] <= '9') ++end;
+      if (end == at + 1 || end == value.size() || value[end] != ';') continue;
+      const std::string text(value.substr(at, end - at + 1));
+      const std::string record = ledger_.RecordOf(text);
+      if (record.empty()) continue;
+      const auto held = records.find(record);
+      const bool refused = table == storage::Table::kMeta && key[0] == kRefusedKind;
+      if (held == records.end() ? !refused : held->second.erased) {
+        Fail(absl::StrCat(site.name, " has bytes of ", record, ", which it must not have: ", text));
+      }
+    }
+  });
+}
+
+void Federation::Settle(uint64_t ticks_max, const std::function<void()>& before) {
+  Log("quiet from here");
+  for (const auto& site : sites_) {
+    site->disk.FailNextWrites(0, absl::OkStatus());
+    site->disk.FailNextSyncs(0, absl::OkStatus());
+    site->disk.ForgetFaults();
+    site->isolated = false;
+    if (!site->revoked) SetSchema(site->number, site->older_schema && !site->options.hub);
+    if (site->life == nullptr && !site->restarting) Start(site->number);
+  }
+  for (const auto& [serial, open] : lines_) open.line->Cut();
+  RunFor(5000);
+  if (before) before();
+  const uint64_t begin_ms = scheduler_.now_ms();
+  last_message_ms_ = begin_ms;
+  while (report_.ok && !Quiet()) {
+    if (scheduler_.now_ms() - begin_ms > ticks_max * 1000) {
+      std::string who;
+      for (const auto& site : sites_) {
+        for (const Client& client : site->clients) {
+          if (!client.ready && !site->revoked) absl::StrAppend(&who, " ", site->name);
+        }
+      }
+      return Fail(absl::StrCat("not quiet after ", ticks_max, " s; no session:", who));
+    }
+    RunFor(1000);
+  }
+  if (!report_.ok) return;
+  report_.counts.Add("ticks until quiet", "all", (scheduler_.now_ms() - begin_ms) / 1000);
+  if (const std::string difference = Differences(); !difference.empty()) return Fail(difference);
+  for (const auto& site : sites_) {
+    NoteRefused(site->number);
+    CheckFeeds(site->number);
+    if (!site->revoked) CheckBytes(site->number);
+  }
+  const size_t bound =
+      limits_.backlog_bytes_max + (kWindowPages + 2) * limits_.page_bytes_max + 2 * kPageSlackBytes;
+  if (backlog_most_ > bound) {
+    Fail(absl::StrCat(backlog_most_, " bytes waited to be sent (at most ", bound, ")"));
+  }
+  for (const auto& site : sites_) {
+    if (!site->options.hub) continue;
+    ledger_.CheckAll(ReadAll(site->number));
+    break;
+  }
+  for (const auto& site : sites_) {
+    if (site->life == nullptr) continue;
+    const auto settled = site->life->replica->CountOpenConflicts();
+    if (!settled.ok()) Fail(absl::StrCat(site->name, " cannot count its conflicts"));
+  }
+}
+
+// --- Nonsense. ---
+
+v1::SyncMessage Federation::Nonsense(Random& random, bool to_hub) {
+  v1::SyncMessage message;
+  const std::string scopes[] = {"*", "global", "chapter/milan", "chapter/nowhere", "hq"};
+  switch (random.Below(11)) {
+    case 0:
+      break;  // of no kind
+    case 1: {
+      v1::Changes& changes = *message.mutable_changes();
+      changes.set_scope(scopes[random.Below(5)]);
+      changes.set_previous(random.Below(1000));
+      changes.set_last(random.Below(1000));
+      changes.set_records(static_cast<uint32_t>(random.Below(4)));
+      changes.set_payload(std::string(1 + random.Below(40), '\xff'));
+      break;
+    }
+    case 2: {
+      v1::Changes& changes = *message.mutable_changes();
+      changes.set_records(3);
+      changes.set_compression(v1::COMPRESSION_ZSTD);
+      changes.set_payload_bytes(1 << 30);
+      changes.set_payload("(\xb5/\xfd no such frame");
+      break;
+    }
+    case 3: {
+      // A record that says of itself what cannot be read.
+      storage::FeedItem item;
+      item.sequence = {1 + random.Below(50)};
+      item.key = KeyOf("m1");
+      item.update = std::string(1 + random.Below(30), '\xff');
+      v1::Changes& changes = *message.mutable_changes();
+      if (random.Chance(500)) changes.set_scope("*");
+      changes.set_last(random.Below(60));
+      node::PackRecords({&item}, changes);
+      break;
+    }
+    case 4:
+      message.mutable_stored()->set_scope(scopes[random.Below(5)]);
+      message.mutable_stored()->set_through(1'000'000 + random.Below(1000));
+      break;
+    case 5:
+      message.mutable_whole()->add_records()->set_id(std::string(random.Below(20), 'x'));
+      break;
+    case 6:
+      message.mutable_left()->add_records()->mutable_record()->set_id("short");
+      break;
+    case 7: {
+      v1::Refusal& refusal = *message.mutable_stored()->add_refused();
+      refusal.mutable_record()->set_id(std::string(16, 'x'));
+      refusal.set_reason(static_cast<v1::RefusalReason>(99));
+      break;
+    }
+    case 8:
+      message.mutable_hello()->set_version_min(99);
+      message.mutable_hello()->set_version_max(99);
+      break;
+    case 9:
+      message.mutable_welcome()->set_node(to_hub ? "from a node" : "no node's id");
+      break;
+    default:
+      for (int i = 0; i < 1200; ++i) message.mutable_whole()->add_records();
+      break;
+  }
+  return message;
+}
+
+void Federation::NonsenseToHub(size_t number) {
+  Site& hub = *sites_[number];
+  if (hub.life == nullptr) return;
+  auto watch = std::make_shared<Watch>();
+  Line::Hooks hooks;
+  hooks.sends = [this, number](size_t side, const v1::SyncMessage&, size_t) {
+    return side == kInitiator || (up(number) && sites_[number]->disk.Spend());
+  };
+  auto line = std::make_shared<Line>(scheduler_, network_random_, std::move(hooks),
+                                     limits_.backlog_bytes_max);
+  watch->site[kInitiator] = watch->site[kAcceptor] = number;
+  lines_[++line_last_] = {line, watch};
+  // A thief has a node's credential, a stranger none.
+  const Site* thief = nullptr;
+  for (const auto& site : sites_) {
+    if (!site->options.hub && fault_random_.Chance(300)) thief = site.get();
+  }
+  BeginWithPuppet(number, line, thief != nullptr && !thief->revoked);
+  v1::SyncMessage hello;
+  hello.mutable_hello()->set_version_min(1);
+  hello.mutable_hello()->set_version_max(1);
+  hello.mutable_hello()->set_replica(fault_random_.Next() | 1);
+  hello.mutable_hello()->set_epoch(fault_random_.Next() | 1);
+  hello.mutable_hello()->set_node(
+      node::ToBytes(thief != nullptr ? thief->options.node : storage::NodeId{{7, 7, 7}}));
+  for (const uint32_t entity : {kMember, kConsent, kEvent, kReply}) {
+    hello.mutable_hello()->add_entities()->set_entity(entity);
+  }
+  if (fault_random_.Chance(800)) line->Send(kInitiator, hello);
+  const uint64_t messages = fault_random_.Between(1, 5);
+  for (uint64_t i = 0; i < messages; ++i) {
+    line->Send(kInitiator, Nonsense(fault_random_, true));
+  }
+  scheduler_.After(fault_random_.Between(100, 20'000),
+                   [line] { line->Close(kInitiator, absl::CancelledError("enough")); });
+}
+
+void Federation::BeginWithPuppet(size_t number, const std::shared_ptr<Line>& line, bool welcome) {
+  Site& hub = *sites_[number];
+  node::SessionHostOptions accepts;
+  accepts.name = "a stranger";
+  accepts.config = ConfigOf(hub, false);
+  accepts.authorize = [welcome](const node::Authorize&, storage::ReplicaId,
+                                const std::function<void(node::Authorized)>& done) {
+    if (!welcome) return done({absl::PermissionDeniedError("not enrolled"), {}});
+    done({absl::OkStatus(), {Scope::Global()}});
+  };
+  accepts.ended = [this](const absl::Status& status, bool) {
+    report_.counts.Add("nonsense ended", absl::StatusCodeToString(status.code()));
+  };
+  const auto host = hub.life->group->Make(std::move(accepts));
+  line->Connect(kAcceptor, host);
+  line->Connect(kInitiator, [](const v1::SyncMessage&) {});
+  hub.life->group->Begin(host, line->End(kAcceptor));
+}
+
+void Federation::NonsenseToNode(size_t number) {
+  Site& site = *sites_[number];
+  Client& client = site.clients.front();
+  if (client.line == nullptr || site.life == nullptr) return;
+  // What comes next on its stream, in the hub's name.
+  client.line->Inject(kAcceptor, Nonsense(fault_random_, false));
+}
+
+}  // namespace chaptersync::simulation

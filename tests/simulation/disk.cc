@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Faults in front of the in-memory engine; see disk.h. One thread.
+#include "tests/simulation/disk.h"
+
+#include <algorithm>
+
+#include "storage/core/status.h"
+
+namespace chaptersync::simulation {
+
+using storage::Table;
+using storage::WriteBatch;
+
+namespace {
+
+constexpr char kIdentityKey[] = "I";
+
+absl::Status NoPower() { return absl::DataLossError("the computer has no power"); }
+
+}  // namespace
+
+bool Disk::Spend() {
+  if (!powered_) return false;
+  if (power_left_ && (*power_left_)-- == 0) {
+    power_left_.reset();
+    powered_ = false;
+  }
+  return powered_;
+}
+
+absl::Status Disk::Write(const WriteBatch& batch) {
+  if (!Spend()) return NoPower();
+  const absl::Status status = engine_->Write(batch);
+  if (absl::IsDataLoss(status)) broken_ = true;
+  // Nobody is told of a measured clock before it counts for a write, or that a refusal
+  // is not remembered any more.
+  const auto& operations = batch.operations();
+  const bool untold =
+      std::all_of(operations.begin(), operations.end(), [](const WriteBatch::Operation& o) {
+        return o.table == Table::kMeta &&
+               (o.key == kIdentityKey || o.kind == WriteBatch::Kind::kDelete);
+      });
+  if (status.ok() && !untold) unsynced_ = true;
+  return status;
+}
+
+absl::Status Disk::Sync() {
+  if (!Spend()) return NoPower();
+  const absl::Status status = engine_->Sync();
+  if (absl::IsDataLoss(status)) broken_ = true;
+  if (status.ok()) unsynced_ = false;
+  return status;
+}
+
+absl::Status Disk::Scrub(Table, std::string_view, std::string_view) { return Sync(); }
+
+void Disk::Restart(size_t keep) {
+  engine_->Crash(keep);
+  powered_ = true;
+  power_left_.reset();
+  broken_ = false;
+  unsynced_ = false;
+}
+
+std::optional<DiskImage> Disk::TakeImage() {
+  if (!powered_ || broken_) return std::nullopt;
+  if (!engine_->Sync().ok()) {
+    broken_ = true;
+    return std::nullopt;
+  }
+  unsynced_ = false;
+  DiskImage image;
+  Visit([&](Table table, std::string_view key, std::string_view value) {
+    image.items.push_back({table, std::string(key), std::string(value)});
+  });
+  return image;
+}
+
+void Disk::PutImage(const DiskImage& image) {
+  engine_ = std::make_unique<storage::MemoryEngine>();
+  WriteBatch batch;
+  for (const DiskImage::Item& item : image.items) batch.Put(item.table, item.key, item.value);
+  CHAPTER_CHECK(engine_->Write(batch).ok());
+  Restart(1);
+}
+
+void Disk::Visit(
+    const std::function<void(Table, std::string_view, std::string_view)>& visit) const {
+  const auto snapshot = engine_->NewSnapshot();
+  for (int table = 0; table < storage::kTableCount; ++table) {
+    const auto it = snapshot->NewIterator(static_cast<Table>(table), "", "");
+    for (it->SeekToFirst(); it->Valid(); it->Next()) {
+      visit(static_cast<Table>(table), it->key(), it->value());
+    }
+  }
+}
+
+}  // namespace chaptersync::simulation

@@ -1,0 +1,878 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Computers, their lives and their lines, and what people do; see federation.h.
+// What is watched is in checks.cc. One thread.
+#include "tests/simulation/federation.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+
+#include "storage/core/record_codec.h"
+#include "storage/core/status.h"
+
+namespace chaptersync::simulation {
+
+using node::SessionHostOptions;
+using storage::CellPath;
+using storage::EntityRule;
+using storage::LocalWrite;
+using storage::ScopeClause;
+
+namespace {
+
+constexpr char kActor[] = "officer";
+constexpr int kAgainAtOnceMax = 3;
+
+// Streams of random numbers, by purpose.
+enum Purpose : uint64_t { kNetwork = 1, kExecutor = 2, kFaults = 3, kSites = 100 };
+
+std::string Wire(uint32_t field, const std::string& text) {
+  std::string out;
+  storage::AppendVarint(uint64_t{field} * 8 + 2, out);
+  storage::AppendString(text, out);
+  return out;
+}
+
+// The older schema has no replies, and another rule for members.
+std::map<storage::EntityNumber, EntityRule> Rules(bool hub, bool older) {
+  using Kind = ScopeClause::Kind;
+  const auto everybody = [](uint32_t field) {
+    return ScopeClause{.kind = Kind::kGlobal,
+                       .when = ScopeClause::Condition{field, Wire(field, kEverybody)}};
+  };
+  std::map<storage::EntityNumber, EntityRule> rules;
+  EntityRule member;
+  member.fingerprint = older && !hub ? 12 : 11;
+  member.headquarters_fields = {kStanding};
+  member.scope.clauses = {everybody(kChapter), {.kind = Kind::kChapterField, .field = kChapter}};
+  rules[{kMember}] = member;
+  EntityRule consent;
+  consent.fingerprint = 21;
+  consent.scope.clauses = {{.kind = Kind::kFollows, .field = kLeader, .leader = {kMember}}};
+  rules[{kConsent}] = consent;
+  EntityRule event;
+  event.fingerprint = 31;
+  event.scope.clauses = {everybody(kChapter), {.kind = Kind::kChapterKeys, .field = kHosts}};
+  rules[{kEvent}] = event;
+  if (older) return rules;
+  EntityRule reply;
+  reply.fingerprint = 41;
+  reply.scope.clauses = {{.kind = Kind::kFollows, .field = kLeader, .leader = {kEvent}},
+                         {.kind = Kind::kFollows, .field = kAbove, .leader = {kReply}}};
+  rules[{kReply}] = reply;
+  return rules;
+}
+
+}  // namespace
+
+// Runs the strands of one life, each after a little time of its own, so that those
+// of several sessions mix as threads would.
+class Federation::SiteExecutor final : public node::Executor,
+                                       public std::enable_shared_from_this<SiteExecutor> {
+ public:
+  SiteExecutor(Federation& federation, size_t site) : federation_(federation), site_(site) {}
+
+  void Submit(std::shared_ptr<node::Strand> strand) override {
+    Random& random = federation_.executor_random_;
+    if (dropped_) return strand->Forget();
+    const uint64_t wait_ms = random.Chance(700)   ? 0
+                             : random.Chance(950) ? random.Between(1, 4)
+                                                  : random.Between(5, 150);
+    const uint64_t number = ++last_;
+    strands_[number] = std::move(strand);
+    federation_.scheduler_.After(wait_ms, [self = shared_from_this(), number] {
+      const auto taken = self->strands_.extract(number);
+      if (taken.empty()) return;
+      taken.mapped()->RunOne();
+      self->federation_.AfterTask(self->site_);
+    });
+  }
+  void Drop() {
+    dropped_ = true;
+    for (const auto& [number, strand] : std::exchange(strands_, {})) strand->Forget();
+  }
+
+ private:
+  Federation& federation_;
+  const size_t site_;
+  std::map<uint64_t, std::shared_ptr<node::Strand>> strands_;  // that have a task to run
+  uint64_t last_ = 0;
+  bool dropped_ = false;
+};
+
+class Federation::SiteEnvironment final : public storage::Environment {
+ public:
+  SiteEnvironment(Federation& federation, size_t site)
+      : federation_(federation),
+        site_(site),
+        random_(federation.options_.seed, Purpose::kSites + site) {}
+  uint64_t NowMs() override { return federation_.NowMs(*federation_.sites_[site_]); }
+  uint64_t Random() override { return random_.Next(); }
+
+ private:
+  Federation& federation_;
+  const size_t site_;
+  simulation::Random random_;
+};
+
+Federation::Federation(const Options& options, Limits limits)
+    : options_(options),
+      limits_(limits),
+      network_random_(options.seed, Purpose::kNetwork),
+      executor_random_(options.seed, Purpose::kExecutor),
+      fault_random_(options.seed, Purpose::kFaults),
+      ledger_([this](const std::string& what) { Fail(what); }) {}
+
+Federation::~Federation() {
+  for (const auto& site : sites_) {
+    if (site->life != nullptr) Stop(site->number, 0);
+  }
+  scheduler_.Clear();
+}
+
+// --- Building. ---
+
+size_t Federation::AddSite(std::unique_ptr<Site> site) {
+  site->number = sites_.size();
+  site->environment = std::make_unique<SiteEnvironment>(*this, site->number);
+  sites_.push_back(std::move(site));
+  return sites_.size() - 1;
+}
+
+size_t Federation::AddHub(const std::string& name, bool older_schema) {
+  auto site = std::make_unique<Site>();
+  site->name = name;
+  site->older_schema = older_schema;
+  site->options.hub = true;
+  site->options.node.bytes[0] = 0xff;
+  site->options.node.bytes[15] = static_cast<uint8_t>(sites_.size());
+  const size_t number = AddSite(std::move(site));
+  Start(number);
+  return number;
+}
+
+size_t Federation::AddNode(const std::string& name, const std::string& chapter, size_t hub,
+                           bool older_schema) {
+  auto site = std::make_unique<Site>();
+  site->name = name;
+  site->options.chapter = chapter;
+  site->options.node.bytes[15] = static_cast<uint8_t>(sites_.size());
+  site->options.node.bytes[0] = 1;
+  site->older_schema = older_schema;
+  site->clients.emplace_back().target = hub;
+  const size_t number = AddSite(std::move(site));
+  Start(number);
+  return number;
+}
+
+void Federation::LinkHubs(size_t from, size_t to) {
+  sites_[from]->clients.emplace_back().target = to;
+  DialLater(from, sites_[from]->clients.size() - 1, 1);
+}
+
+bool Federation::knows(size_t site, uint32_t entity) const {
+  return entity != kReply || !sites_[site]->older_schema;
+}
+
+storage::Replica* Federation::replica(size_t site) {
+  return up(site) ? sites_[site]->life->replica.get() : nullptr;
+}
+
+std::optional<size_t> Federation::Find(const std::string& name) const {
+  for (const auto& site : sites_) {
+    if (site->name == name) return site->number;
+  }
+  return std::nullopt;
+}
+
+// --- Lives. ---
+
+uint64_t Federation::NowMs(const Site& site) const {
+  const auto now = static_cast<int64_t>(scheduler_.now_ms());
+  const auto since = static_cast<int64_t>(site.clock.since_ms);
+  const int64_t drift_ms = (now - since) * site.clock.parts_per_million / 1'000'000;
+  return static_cast<uint64_t>(
+      std::max<int64_t>(1, kBeginMs + now + site.clock.offset_ms + drift_ms));
+}
+
+void Federation::Start(size_t number) {
+  Site& site = *sites_[number];
+  site.restarting = false;
+  site.options.entities = Rules(site.options.hub, site.older_schema);
+  site.options.copied = site.copied;
+  site.options.must_exist = site.started;
+  auto life = std::make_unique<Life>();
+  life->number = ++site.lives;
+  auto replica = storage::Replica::Open(site.disk, *site.environment, site.options);
+  if (!replica.ok()) {
+    Log(absl::StrCat(site.name, " cannot start: ", replica.status().ToString()));
+    if (!site.disk_at_fault && site.disk.powered()) {
+      Fail(absl::StrCat(site.name, " cannot start: ", replica.status().ToString()));
+    }
+    site.disk.Restart(site.disk.unsynced_batches());
+    return StartLater(number, 500);
+  }
+  life->replica = *std::move(replica);
+  site.started = true;
+  site.copied = false;
+  life->executor = std::make_shared<SiteExecutor>(*this, number);
+  life->subscription =
+      life->replica->Subscribe([this, &site](const std::vector<storage::ChangeEvent>& events) {
+        for (const storage::ChangeEvent& event : events) {
+          const std::string record = NameOf(event.key);
+          site.changed.insert(record);
+          site.changed_at[record] = turns_;
+        }
+      });
+  life->group = std::make_unique<node::SessionGroup>(
+      *life->replica, *site.environment,
+      node::SessionGroupSeams{.executor = life->executor.get(), .steady_ms = [this] {
+                                return static_cast<int64_t>(scheduler_.now_ms());
+                              }});
+  if (site.options.hub) life->table = std::make_unique<hub::SessionTable>(*life->replica);
+  const uint64_t life_number = life->number;
+  site.life = std::move(life);
+  Log(absl::StrCat(site.name, " starts as ", storage::ToHex(site.life->replica->replica_id().value),
+                   " epoch ", storage::ToHex(site.life->replica->epoch().value)));
+  CheckFeeds(number);
+  scheduler_.After(node::kTickMs, [this, number, life_number] { TickSite(number, life_number); });
+  for (size_t client = 0; client < site.clients.size(); ++client) {
+    site.clients[client].busy = false;
+    DialLater(number, client, 1 + network_random_.Below(50));
+  }
+}
+
+void Federation::StartLater(size_t number, uint64_t wait_ms) {
+  sites_[number]->restarting = true;
+  scheduler_.After(wait_ms, [this, number] {
+    if (sites_[number]->restarting && !up(number)) Start(number);
+  });
+}
+
+void Federation::Stop(size_t number, uint64_t found_ms) {
+  Site& site = *sites_[number];
+  if (site.life == nullptr) return;
+  for (const auto& [serial, open] : lines_) {
+    for (const size_t side : {kInitiator, kAcceptor}) {
+      if (open.watch->site[side] == number) open.line->SideIsGone(side, found_ms);
+    }
+  }
+  site.life->executor->Drop();
+  site.life->table.reset();
+  site.life->group.reset();
+  site.life->replica->Unsubscribe(site.life->subscription);
+  site.life.reset();
+  site.changed.clear();
+  for (Client& client : site.clients) {
+    client.line.reset();
+    ++client.dial;
+    client.busy = client.ready = false;
+    client.ready_since_ms.reset();
+  }
+}
+
+void Federation::TickSite(size_t number, uint64_t life) {
+  Site& site = *sites_[number];
+  if (site.life == nullptr || site.life->number != life) return;
+  site.life->group->Tick();
+  scheduler_.After(node::kTickMs, [this, number, life] { TickSite(number, life); });
+}
+
+void Federation::AfterTask(size_t number) {
+  Site& site = *sites_[number];
+  if (site.life == nullptr) return;
+  if (!site.disk.powered()) {
+    Log(absl::StrCat(site.name, " has lost its power"));
+    return Crash(number, fault_random_.Between(10, 3000), fault_random_.Chance(500));
+  }
+  if (site.disk.broken()) {
+    // The program ends by itself and is started again.
+    Log(absl::StrCat(site.name, " ends: its disk failed"));
+    return Crash(number, fault_random_.Between(10, 500), fault_random_.Chance(500));
+  }
+  Look(number);
+}
+
+// --- Streams. ---
+
+node::SessionConfig Federation::ConfigOf(const Site& site, bool initiator) {
+  node::SessionConfig config;
+  config.initiator = initiator;
+  config.hub = site.options.hub;
+  config.federation = "simulated";
+  config.id = site.environment->Random();
+  for (const auto& [entity, rule] : site.options.entities) {
+    config.entities[entity] = rule.fingerprint;
+  }
+  config.page_bytes_max = limits_.page_bytes_max;
+  config.page_records_max = limits_.page_records_max;
+  return config;
+}
+
+void Federation::DialLater(size_t number, size_t client, uint64_t wait_ms) {
+  const uint64_t life = sites_[number]->lives;
+  scheduler_.After(wait_ms, [this, number, client, life] {
+    const Site& site = *sites_[number];
+    if (site.life != nullptr && site.life->number == life && !site.clients[client].busy) {
+      Dial(number, client);
+    }
+  });
+}
+
+std::shared_ptr<Line> Federation::MakeLine(const std::shared_ptr<Watch>& watch) {
+  // What has closed on both sides is forgotten here.
+  std::erase_if(lines_, [](const auto& open) { return !open.second.line->open(); });
+  Line::Hooks hooks;
+  hooks.sends = [this, watch](size_t side, const v1::SyncMessage& message, size_t bytes) {
+    return Sends(watch, side, message, bytes);
+  };
+  hooks.delivers = [this, watch](size_t side, const v1::SyncMessage& message) {
+    Delivers(watch, side, message);
+  };
+  hooks.waits = [this](size_t, size_t backlog_bytes) {
+    backlog_most_ = std::max(backlog_most_, backlog_bytes);
+  };
+  auto line = std::make_shared<Line>(scheduler_, network_random_, std::move(hooks),
+                                     limits_.backlog_bytes_max);
+  lines_[++line_last_] = {line, watch};
+  return line;
+}
+
+void Federation::Dial(size_t number, size_t index) {
+  Site& site = *sites_[number];
+  Client& client = site.clients[index];
+  client.busy = true;
+  const uint64_t dial = ++client.dial;
+  Site& hub = *sites_[client.target];
+  if (hub.life == nullptr || site.isolated || hub.isolated) {
+    return DialEnded(number, index, dial, absl::UnavailableError("cannot be reached"), false);
+  }
+  auto watch = std::make_shared<Watch>();
+  watch->site[kInitiator] = number;
+  watch->site[kAcceptor] = hub.number;
+  watch->initiator_is_hub = site.options.hub;
+  const auto line = MakeLine(watch);
+
+  SessionHostOptions accepts;
+  accepts.name = site.name;
+  accepts.config = ConfigOf(hub, false);
+  accepts.backlog_bytes_max = limits_.backlog_bytes_max;
+  const auto serial = std::make_shared<uint64_t>(0);
+  hub::SessionTable* const table = hub.life->table.get();
+  accepts.authorize = [this, serial, table, watch](const node::Authorize& who,
+                                                   storage::ReplicaId replica,
+                                                   std::function<void(node::Authorized)> done) {
+    for (const auto& known : sites_) {
+      if (known->options.node != who.node || known->revoked) continue;
+      std::set<storage::Scope> scopes;
+      if (!known->options.hub) {
+        scopes = {storage::Scope::Global(), storage::Scope::Chapter(known->options.chapter)};
+      }
+      for (const storage::Scope& scope : scopes) watch->scopes.insert(scope.name);
+      return table->Admit(*serial, {who.node, replica, std::move(scopes), known->name},
+                          std::move(done));
+    }
+    done({absl::PermissionDeniedError("not enrolled, or not any more"), {}});
+  };
+  accepts.progress = [table](const node::SessionView& view) { table->Progress(view); };
+  accepts.ended = [table, serial](const absl::Status&, bool) { table->Ended(*serial); };
+  const auto acceptor = hub.life->group->Make(std::move(accepts));
+  *serial = acceptor->serial();
+  CHAPTER_CHECK(table->Add(acceptor).ok());
+
+  SessionHostOptions dials;
+  dials.name = hub.name;
+  dials.config = ConfigOf(site, true);
+  dials.backlog_bytes_max = limits_.backlog_bytes_max;
+  dials.progress = [this, number, index, dial](const node::SessionView& view) {
+    Client& self = sites_[number]->clients[index];
+    if (self.dial != dial || !view.ready || self.ready) return;
+    self.ready = true;
+    self.ready_since_ms = scheduler_.now_ms();
+    self.again_at_once = 0;
+  };
+  dials.ended = [this, number, index, dial](const absl::Status& status, bool again) {
+    DialEnded(number, index, dial, status, again);
+  };
+  const auto initiator = site.life->group->Make(std::move(dials));
+  line->Connect(kInitiator, initiator);
+  line->Connect(kAcceptor, acceptor);
+  client.line = line;
+  hub.life->group->Begin(acceptor, line->End(kAcceptor));
+  site.life->group->Begin(initiator, line->End(kInitiator));
+}
+
+void Federation::DialEnded(size_t number, size_t index, uint64_t dial, const absl::Status& status,
+                           bool again_at_once) {
+  Site& site = *sites_[number];
+  Client& client = site.clients[index];
+  if (client.dial != dial || site.life == nullptr) return;
+  if (client.ready) {
+    Log(absl::StrCat(site.name, " - ", sites_[client.target]->name, ": ", status.ToString()));
+  }
+  report_.counts.Add("session ended", absl::StatusCodeToString(status.code()));
+  if (client.ready_since_ms) {
+    client.back_off.SessionWas(static_cast<int64_t>(scheduler_.now_ms() - *client.ready_since_ms));
+  }
+  client.ready_since_ms.reset();
+  client.ready = client.busy = false;
+  client.line.reset();
+  if (site.revoked) return;  // its officer gives up
+  uint64_t wait_ms = 0;
+  if (!again_at_once || ++client.again_at_once > kAgainAtOnceMax) {
+    wait_ms = static_cast<uint64_t>(client.back_off.Next(network_random_.Next()));
+  }
+  DialLater(number, index, wait_ms);
+}
+
+// --- What people do. ---
+
+std::optional<PlainRecord> Federation::Read(size_t number, const std::string& record) const {
+  const Site& site = *sites_[number];
+  if (site.life == nullptr) return std::nullopt;
+  const auto stored = site.life->replica->Read(KeyOf(record));
+  if (!stored.ok()) return std::nullopt;
+  return ToPlain(stored->record);
+}
+
+// As the disk has them, whether the program runs or not.
+PlainRecords Federation::ReadAll(size_t number) const {
+  PlainRecords out;
+  sites_[number]->disk.Visit(
+      [&](storage::Table table, std::string_view key, std::string_view value) {
+        if (table != storage::Table::kRecord) return;
+        const auto stored = storage::DecodeStored(value);
+        CHAPTER_CHECK(stored.ok());
+        storage::Reader reader(key);
+        out[NameOf(reader.Key())] = ToPlain(stored->record);
+      });
+  return out;
+}
+
+// What a failed call means: false where it was made for certain, or may have been.
+bool Federation::Made(size_t number, const absl::Status& status) {
+  const Site& site = *sites_[number];
+  if (status.ok()) return true;
+  Log(absl::StrCat(site.name, " could not write: ", status.ToString()));
+  if (!site.disk_at_fault && site.disk.powered()) {
+    Fail(absl::StrCat(site.name, " could not write: ", status.ToString()));
+  }
+  return !absl::IsResourceExhausted(status);
+}
+
+bool Federation::Put(size_t number, const std::vector<Edit>& edits) {
+  Site& site = *sites_[number];
+  if (site.life == nullptr) return false;
+  struct Begun {
+    size_t first = 0;
+    size_t count = 0;
+  };
+  std::vector<LocalWrite> writes;
+  std::vector<Begun> begun;
+  std::string text = site.name + " puts";
+  for (const Edit& edit : edits) {
+    LocalWrite write{.kind = LocalWrite::Kind::kUpsert, .key = KeyOf(edit.record), .actor = kActor};
+    const auto visible = Read(number, edit.record);
+    std::vector<Ledger::Cell> cells;
+    absl::StrAppend(&text, " ", edit.record);
+    for (const CellText& cell : edit.cells) {
+      const CellPath path{.field = cell.field, .map_key = cell.map_key};
+      std::optional<std::string> value;
+      if (cell.text) value = cell.map_key ? *cell.text : Wire(cell.field, *cell.text);
+      write.cells.push_back({path, std::move(value)});
+      const std::string path_text = PathText(path);
+      absl::StrAppend(&text, " ", path_text, "=", ToText(cell.text));
+      // Writing what a field already holds is no write.
+      if ((visible ? visible->Value(path_text) : std::nullopt) == cell.text) continue;
+      cells.push_back({path_text, cell.text, cell.unique});
+    }
+    begun.push_back(
+        {ledger_.Begin(number, edit.record, visible ? &*visible : nullptr, cells), cells.size()});
+    writes.push_back(std::move(write));
+  }
+  Log(text);
+  const auto results = site.life->replica->Write(writes);
+  bool taken = false;
+  for (size_t i = 0; i < edits.size(); ++i) {
+    const std::string& record = edits[i].record;
+    if (!results.ok()) {
+      if (!Made(number, results.status())) ledger_.TakeBack(record, begun[i].first, begun[i].count);
+    } else if (!(*results)[i].status.ok() || !(*results)[i].changed) {
+      ledger_.TakeBack(record, begun[i].first, begun[i].count);
+    } else {
+      ledger_.Acknowledge(record, begun[i].first, begun[i].count, *Read(number, record));
+      taken = true;
+    }
+  }
+  AfterTask(number);
+  return taken;
+}
+
+bool Federation::Delete(size_t number, const std::string& record) {
+  return WriteOne(number, record, LocalWrite::Kind::kDelete, "deletes");
+}
+
+bool Federation::Restore(size_t number, const std::string& record) {
+  return WriteOne(number, record, LocalWrite::Kind::kRestore, "restores");
+}
+
+bool Federation::Erase(size_t number, const std::string& record) {
+  return WriteOne(number, record, LocalWrite::Kind::kErase, "erases");
+}
+
+bool Federation::WriteOne(size_t number, const std::string& record, LocalWrite::Kind kind,
+                          const char* verb) {
+  Site& site = *sites_[number];
+  const auto visible = Read(number, record);
+  if (!visible || site.life == nullptr) return false;
+  size_t first = 0;
+  if (kind == LocalWrite::Kind::kErase) {
+    first = ledger_.BeginErase(number, record, *visible);
+  } else {
+    first =
+        ledger_.Begin(number, record, &*visible,
+                      {{"", kind == LocalWrite::Kind::kDelete ? "deleted" : "restored", false}});
+  }
+  Log(absl::StrCat(site.name, " ", verb, " ", record));
+  const auto results =
+      site.life->replica->Write({LocalWrite{.kind = kind, .key = KeyOf(record), .actor = kActor}});
+  return Conclude(number, record, first, 1, results);
+}
+
+bool Federation::Conclude(size_t number, const std::string& record, size_t first, size_t count,
+                          const absl::StatusOr<std::vector<storage::WriteResult>>& results) {
+  bool taken = false;
+  if (!results.ok()) {
+    if (!Made(number, results.status())) ledger_.TakeBack(record, first, count);
+  } else if (!results->front().status.ok() || !results->front().changed) {
+    ledger_.TakeBack(record, first, count);
+  } else {
+    ledger_.Acknowledge(record, first, count, *Read(number, record));
+    taken = true;
+  }
+  AfterTask(number);
+  return taken;
+}
+
+bool Federation::SettleConflict(size_t number, const std::string& record, const CellPath& path,
+                                const std::optional<std::string>& lost, storage::Choice choice,
+                                const PlainValue& third) {
+  Site& site = *sites_[number];
+  const auto visible = Read(number, record);
+  if (!visible || site.life == nullptr) return false;
+  const std::string path_text = PathText(path);
+  const PlainValue lost_text = PlainValueOf(path, lost);
+  LocalWrite write{
+      .kind = LocalWrite::Kind::kSettle, .key = KeyOf(record), .actor = kActor, .path = path};
+  write.lost = lost;
+  write.choice = choice;
+  std::vector<Ledger::Cell> cells;
+  if (choice != storage::Choice::kKeep) {
+    const PlainValue value = choice == storage::Choice::kTake ? lost_text : third;
+    if (third) write.third = path.map_key ? *third : Wire(path.field, *third);
+    const bool changes = path.existence() ? visible->Live() == (value == "deleted")
+                                          : visible->Value(path_text) != value;
+    if (changes) cells.push_back({path_text, value, choice == storage::Choice::kValue});
+  }
+  const size_t first = ledger_.BeginSettle(number, record, *visible, path_text, lost_text, cells);
+  Log(absl::StrCat(site.name, " settles ", record, " field '", path_text, "' lost ",
+                   ToText(lost_text), " choice ", static_cast<int>(choice)));
+  return Conclude(number, record, first, 1 + cells.size(), site.life->replica->Write({write}));
+}
+
+void Federation::NoteRefused(size_t number) {
+  const Site& site = *sites_[number];
+  if (site.life == nullptr || site.options.hub) return;
+  const auto refused = site.life->replica->ListRefused(0, 1000);
+  if (!refused.ok()) return;
+  for (const storage::RefusedWrite& write : *refused) {
+    const std::string record = NameOf(write.key);
+    for (const storage::CellWrite& cell : write.cells) {
+      ledger_.Refused(record, PathText(cell.path), PlainValueOf(cell.path, cell.value));
+    }
+    if (absl::StrContains(write.reason, "settlements of conflicts")) {
+      ledger_.RefusedSettlements(number, record);
+    }
+  }
+}
+
+bool Federation::RetryRefused(size_t number) {
+  Site& site = *sites_[number];
+  if (site.life == nullptr) return false;
+  NoteRefused(number);
+  const auto refused = site.life->replica->ListRefused(0, 1);
+  if (!refused.ok() || refused->empty()) return false;
+  Edit edit;
+  edit.record = NameOf(refused->front().key);
+  for (const storage::CellWrite& cell : refused->front().cells) {
+    if (cell.path.existence()) continue;
+    edit.cells.push_back(
+        {cell.path.field, cell.path.map_key, PlainValueOf(cell.path, cell.value), false});
+  }
+  // As the command does: a new write, and only then the list is shorter.
+  if (edit.cells.empty() || !Put(number, {edit}) || site.life == nullptr) return false;
+  Made(number, site.life->replica->ForgetRefused(refused->front().number));
+  AfterTask(number);
+  return true;
+}
+
+bool Federation::DropRefused(size_t number) {
+  Site& site = *sites_[number];
+  if (site.life == nullptr) return false;
+  NoteRefused(number);
+  const auto refused = site.life->replica->ListRefused(0, 1);
+  if (!refused.ok() || refused->empty()) return false;
+  Log(site.name + " drops a refused write");
+  Made(number, site.life->replica->ForgetRefused(refused->front().number));
+  AfterTask(number);
+  return true;
+}
+
+bool Federation::Scrub(size_t number) {
+  Site& site = *sites_[number];
+  if (site.life == nullptr || !site.life->replica->scrub_due()) return false;
+  Log(site.name + " rewrites its files");
+  Made(number, site.life->replica->Scrub());
+  AfterTask(number);
+  return true;
+}
+
+void Federation::Revoke(size_t number) {
+  Site& site = *sites_[number];
+  Log(site.name + " is revoked");
+  std::vector<PlainRecords> keep;
+  const auto others = Others(number, keep);
+  site.revoked = true;
+  ledger_.Excuse(ReadAll(number), others, "only a revoked node had it");
+  ledger_.ExcuseWritesOf(number, "written at a revoked node");
+  for (Client& client : site.clients) {
+    if (client.line != nullptr) client.line->Cut();
+  }
+}
+
+// What the others have, as their disks hold it: a revoked node's is lost.
+std::vector<const PlainRecords*> Federation::Others(size_t number,
+                                                    std::vector<PlainRecords>& keep) const {
+  for (const auto& site : sites_) {
+    if (site->number != number && !site->revoked) keep.push_back(ReadAll(site->number));
+  }
+  std::vector<const PlainRecords*> others;
+  for (const PlainRecords& records : keep) others.push_back(&records);
+  return others;
+}
+
+// --- What breaks. ---
+
+Line* Federation::LineOf(size_t number) {
+  for (const Client& client : sites_[number]->clients) {
+    if (client.line != nullptr) return client.line.get();
+  }
+  return nullptr;
+}
+
+void Federation::Crash(size_t number, uint64_t down_ms, bool lose_unsynced) {
+  Site& site = *sites_[number];
+  NoteRefused(number);
+  const bool known = fault_random_.Chance(600);
+  Stop(number, known ? fault_random_.Below(300) : fault_random_.Between(1'000, 60'000));
+  const size_t unsynced = site.disk.unsynced_batches();
+  const size_t keep = lose_unsynced ? 0 : fault_random_.Below(unsynced + 1);
+  site.disk.Restart(keep);
+  if (unsynced > keep) report_.counts.Add("lost in a crash", "unsynced batches", unsynced - keep);
+  StartLater(number, down_ms);
+}
+
+void Federation::CrashAfter(size_t number, uint64_t operations) {
+  sites_[number]->disk.FailPowerAfter(operations);
+}
+
+void Federation::FailNextWrites(size_t number, int n, absl::Status error) {
+  sites_[number]->disk_at_fault = true;
+  sites_[number]->disk.FailNextWrites(n, std::move(error));
+}
+
+void Federation::FailNextSyncs(size_t number, int n, absl::Status error) {
+  sites_[number]->disk_at_fault = true;
+  sites_[number]->disk.FailNextSyncs(n, std::move(error));
+}
+
+void Federation::TakeBackup(size_t number) {
+  Site& site = *sites_[number];
+  if (!site.started) return;
+  auto image = site.disk.TakeImage();
+  if (!image) return AfterTask(number);
+  if (site.backups.size() >= 3) site.backups.erase(site.backups.begin());
+  site.backups.push_back({scheduler_.now_ms(), *std::move(image), ReadAll(number)});
+}
+
+void Federation::GoBack(size_t number, Aware aware) {
+  Site& site = *sites_[number];
+  const Backup& backup = fault_random_.Pick(site.backups);
+  Log(absl::StrCat(site.name, aware == Aware::kYes ? " is restored" : " goes back unawares", " to ",
+                   backup.at_ms, " ms"));
+  NoteRefused(number);
+  std::vector<PlainRecords> keep;
+  auto others = Others(number, keep);
+  others.push_back(&backup.records);
+  ledger_.Excuse(
+      ReadAll(number), others,
+      site.options.hub ? "only a hub that went back had it" : "only a node that went back had it");
+  ledger_.GoBack(number, backup.records);
+  const uint64_t id_before = site.life == nullptr ? 0 : site.life->replica->replica_id().value;
+  Stop(number, fault_random_.Below(2000));
+  site.disk.PutImage(backup.image);
+  if (aware == Aware::kYes) {
+    site.copied = true;
+    ledger_.MustTakeNewId(number, number);
+  } else {
+    ledger_.Twins(number, number);
+    if (site.options.hub) {
+      site.unaware_as = id_before;
+      ledger_.ExcuseWritesOf(number, "written by a hub that did not know that it went back");
+    }
+  }
+  StartLater(number, fault_random_.Between(10, 2000));
+}
+
+std::optional<size_t> Federation::Copy(size_t number, Aware aware) {
+  Site& original = *sites_[number];
+  const auto image = original.disk.TakeImage();
+  if (!image) {
+    AfterTask(number);
+    return std::nullopt;
+  }
+  auto site = std::make_unique<Site>();
+  site->name =
+      absl::StrCat(original.name, aware == Aware::kYes ? "-copy" : "-clone", sites_.size());
+  site->options = original.options;
+  site->clock = original.clock;
+  site->older_schema = original.older_schema;
+  site->clients.emplace_back().target = original.clients.front().target;
+  site->disk.PutImage(*image);
+  site->started = true;
+  site->copied = aware == Aware::kYes;
+  Log(absl::StrCat(original.name,
+                   aware == Aware::kYes ? "'s folder is copied to " : " is cloned as ",
+                   site->name));
+  const size_t copy = AddSite(std::move(site));
+  ledger_.GoBack(copy, ReadAll(copy));
+  if (aware == Aware::kYes) {
+    ledger_.MustTakeNewId(copy, number);
+  } else {
+    ledger_.Twins(number, copy);
+    original.has_twin = sites_[copy]->has_twin = true;
+  }
+  Start(copy);
+  return copy;
+}
+
+void Federation::JumpClock(size_t number, int64_t by_ms) {
+  sites_[number]->clock.offset_ms += by_ms;
+}
+
+void Federation::DriftClock(size_t number, int64_t parts_per_million) {
+  Site& site = *sites_[number];
+  const auto now = static_cast<int64_t>(NowMs(site));
+  site.clock.since_ms = scheduler_.now_ms();
+  site.clock.parts_per_million = parts_per_million;
+  site.clock.offset_ms = now - kBeginMs - static_cast<int64_t>(scheduler_.now_ms());
+}
+
+void Federation::SwitchHub(size_t number, size_t hub) {
+  Client& client = sites_[number]->clients.front();
+  Log(absl::StrCat(sites_[number]->name, " goes to ", sites_[hub]->name));
+  client.target = hub;
+  if (client.line != nullptr) client.line->Cut();
+}
+
+bool Federation::DialAgain(size_t number) {
+  Client& client = sites_[number]->clients.front();
+  if (client.line == nullptr || !client.ready) return false;
+  client.line->HangUpUnheard(60'000);
+  return true;
+}
+
+void Federation::Isolate(size_t number, bool isolated) {
+  sites_[number]->isolated = isolated;
+  if (!isolated) return;
+  for (const auto& [serial, open] : lines_) {
+    const auto& at = open.watch->site;
+    if (at[kInitiator] == number || at[kAcceptor] == number) open.line->Cut();
+  }
+}
+
+void Federation::SetSchema(size_t number, bool older) {
+  Site& site = *sites_[number];
+  if (site.older_schema == older) return;
+  site.older_schema = older;
+  // Another program is installed, and started.
+  Stop(number, 100);
+  site.disk.Restart(site.disk.unsynced_batches());
+  StartLater(number, 500);
+}
+
+// --- Time. ---
+
+bool Federation::Step() {
+  ++turns_;
+  scheduler_.Step();
+  return report_.ok;
+}
+
+void Federation::RunFor(uint64_t ms) {
+  const uint64_t end_ms = scheduler_.now_ms() + ms;
+  bool over = false;
+  scheduler_.After(ms, [&over] { over = true; });
+  while (!over && scheduler_.now_ms() <= end_ms && Step()) {
+  }
+}
+
+void Federation::Log(const std::string& line) {
+  const std::string text = absl::StrCat(scheduler_.now_ms(), " ", line);
+  // FNV-1a, 64 bits.
+  for (const char c : text) hash_ = (hash_ ^ static_cast<unsigned char>(c)) * 0x100000001b3;
+  hash_ = (hash_ ^ '\n') * 0x100000001b3;
+  if (sink_) sink_(text);
+  last_events_.push_back(text);
+  if (last_events_.size() > 60) last_events_.pop_front();
+}
+
+void Federation::CountFault(Fault fault) {
+  report_.counts.Add("fault", FaultName(fault));
+  ++steps_;
+}
+
+void Federation::CountWork(Work work) {
+  report_.counts.Add("work", WorkName(work));
+  ++steps_;
+}
+
+void Federation::Fail(const std::string& what) {
+  Log("FAILED: " + what);
+  if (!report_.ok) return;
+  report_.ok = false;
+  report_.failure = what;
+}
+
+Report Federation::Finish() {
+  report_.steps = steps_;
+  report_.hash = hash_;
+  report_.events.assign(last_events_.begin(), last_events_.end());
+  report_.counts.Add("writes", "acknowledged or in doubt", ledger_.writes());
+  for (const auto& [name, count] : ledger_.endings()) report_.counts.Add("ending", name, count);
+  for (const auto& [name, count] : ledger_.conflicts()) {
+    report_.counts.Add("conflict", name, count);
+  }
+  for (const auto& [name, count] : ledger_.losses_allowed()) {
+    report_.counts.Add("loss that the design allows", name, count);
+  }
+  if (ledger_.alarms_allowed() > 0) {
+    report_.counts.Add("false alarm that the design allows", "all", ledger_.alarms_allowed());
+  }
+  return report_;
+}
+
+}  // namespace chaptersync::simulation

@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A federation in one thread: computers with clocks and disks, replicas, sessions
+// and the hub's session table as in production, over simulated lines. What people
+// do and what breaks comes from outside (workload.h, plan.h); here it happens, and
+// here every promise is watched. One thread.
+#ifndef CHAPTERSYNC_TESTS_SIMULATION_FEDERATION_H_
+#define CHAPTERSYNC_TESTS_SIMULATION_FEDERATION_H_
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+
+#include "hub/session_table.h"
+#include "node/sync/back_off.h"
+#include "node/sync/executor.h"
+#include "node/sync/session_host.h"
+#include "storage/replica/replica.h"
+#include "tests/simulation/disk.h"
+#include "tests/simulation/ledger.h"
+#include "tests/simulation/line.h"
+#include "tests/simulation/options.h"
+#include "tests/simulation/random.h"
+#include "tests/simulation/report.h"
+#include "tests/simulation/scheduler.h"
+
+namespace chaptersync::simulation {
+
+// When every simulation begins, in milliseconds since 1970.
+inline constexpr int64_t kBeginMs = 1'700'000'000'000;
+
+class Federation {
+ public:
+  // Small limits, so that little data meets them all.
+  struct Limits {
+    size_t page_bytes_max = 2048;
+    size_t page_records_max = 8;
+    size_t backlog_bytes_max = 16 << 10;
+  };
+
+  Federation(const Options& options, Limits limits);
+  ~Federation();
+  Federation(const Federation&) = delete;
+  Federation& operator=(const Federation&) = delete;
+
+  // --- Building. Sites are known by number. ---
+  size_t AddHub(const std::string& name, bool older_schema = false);
+  // Joins: the roster has it from now on.
+  size_t AddNode(const std::string& name, const std::string& chapter, size_t hub,
+                 bool older_schema = false);
+  // A hub dials another one.
+  void LinkHubs(size_t from, size_t to);
+
+  size_t sites() const { return sites_.size(); }
+  const std::string& name(size_t site) const { return sites_[site]->name; }
+  const std::string& chapter(size_t site) const { return sites_[site]->options.chapter; }
+  bool hub(size_t site) const { return sites_[site]->options.hub; }
+  bool up(size_t site) const { return sites_[site]->life != nullptr; }
+  bool revoked(size_t site) const { return sites_[site]->revoked; }
+  bool knows(size_t site, uint32_t entity) const;
+  storage::Replica* replica(size_t site);
+  std::optional<size_t> Find(const std::string& name) const;
+
+  // --- What people do. Each returns whether the replica took it. ---
+  struct CellText {
+    uint32_t field = 0;
+    std::optional<std::string> map_key;
+    PlainValue text;  // none: clear
+    bool unique = false;
+  };
+  struct Edit {
+    std::string record;
+    std::vector<CellText> cells;
+  };
+  // One batch; each succeeds or fails by itself.
+  bool Put(size_t site, const std::vector<Edit>& edits);
+  bool Delete(size_t site, const std::string& record);
+  bool Restore(size_t site, const std::string& record);
+  bool Erase(size_t site, const std::string& record);
+  bool SettleConflict(size_t site, const std::string& record, const storage::CellPath& path,
+                      const std::optional<std::string>& lost, storage::Choice choice,
+                      const PlainValue& third);
+  // The officer deals with the oldest refused write. False where there is none.
+  bool RetryRefused(size_t site);
+  bool DropRefused(size_t site);
+  bool Scrub(size_t site);
+  void Revoke(size_t site);
+  // What stands at a site, empty where it does not hold the record.
+  std::optional<PlainRecord> Read(size_t site, const std::string& record) const;
+  PlainRecords ReadAll(size_t site) const;
+  // Text of a value that nobody has written before.
+  std::string FreshText() { return "w" + std::to_string(++texts_) + ";"; }
+
+  // --- What breaks. ---
+  Random& fault_random() { return fault_random_; }
+  // A line of a site as initiator; null where there is none.
+  Line* LineOf(size_t site);
+  // The power fails now; the computer starts again after `down_ms`.
+  void Crash(size_t site, uint64_t down_ms, bool lose_unsynced);
+  // After so many more writes, syncs and messages sent.
+  void CrashAfter(size_t site, uint64_t operations);
+  void FailNextWrites(size_t site, int n, absl::Status error);
+  void FailNextSyncs(size_t site, int n, absl::Status error);
+  void TakeBackup(size_t site);
+  bool HasBackup(size_t site) const { return !sites_[site]->backups.empty(); }
+  enum class Aware : uint8_t { kYes, kNo };
+  // Puts a backup back: the computer may not notice.
+  void GoBack(size_t site, Aware aware);
+  // A second computer with the same content. Its number; none where the disk fails.
+  std::optional<size_t> Copy(size_t site, Aware aware);
+  // The clock is put to another time, or made to run at another speed.
+  void JumpClock(size_t site, int64_t by_ms);
+  void DriftClock(size_t site, int64_t parts_per_million);
+  // The node uses another hub from now on.
+  void SwitchHub(size_t site, size_t hub);
+  // The connection is lost without the hub's knowing, and the node dials again.
+  bool DialAgain(size_t site);
+  // Nothing connects to or from a site.
+  void Isolate(size_t site, bool isolated);
+  // Schemas: an entity is taken from what a site knows, or all are known again.
+  void SetSchema(size_t site, bool older);
+  // A stranger, or a node's thief, opens a stream to a hub and talks nonsense; or
+  // answers a node in its hub's place.
+  void NonsenseToHub(size_t hub);
+  void NonsenseToNode(size_t site);
+
+  // --- Time. ---
+  Scheduler& scheduler() { return scheduler_; }
+  // Lets the next event happen. False once a promise was broken.
+  bool Step();
+  void RunFor(uint64_t ms);
+  void CountStep() { ++steps_; }
+  uint64_t steps() const { return steps_; }
+
+  // All faults end, everybody is there; within `ticks_max` seconds all replicas
+  // must be the same, and then every promise is checked.
+  // `before`: what people do once everybody is there.
+  void Settle(uint64_t ticks_max, const std::function<void()>& before = {});
+  bool failed() const { return !report_.ok; }
+
+  void Log(const std::string& line);
+  void CountFault(Fault fault);
+  void CountWork(Work work);
+  void set_event_sink(std::function<void(const std::string&)> sink) { sink_ = std::move(sink); }
+  Report Finish();
+  // Whether another computer believes to be this one, for all that is known.
+  bool has_twin(size_t site) const { return sites_[site]->has_twin; }
+  Ledger& ledger() { return ledger_; }
+  // A promise does not hold.
+  void Fail(const std::string& what);
+
+ private:
+  class SiteExecutor;
+  class SiteEnvironment;
+
+  // One life of a computer's program.
+  struct Life {
+    uint64_t number = 0;
+    std::shared_ptr<SiteExecutor> executor;
+    std::unique_ptr<storage::Replica> replica;
+    uint64_t subscription = 0;
+    std::unique_ptr<node::SessionGroup> group;
+    std::unique_ptr<hub::SessionTable> table;
+  };
+  // A site as it dials another.
+  struct Client {
+    size_t target = 0;
+    std::shared_ptr<Line> line;  // the stream under way
+    uint64_t dial = 0;           // counts them: what an earlier one reports is old news
+    bool busy = false;
+    bool ready = false;
+    std::optional<uint64_t> ready_since_ms;
+    int again_at_once = 0;
+    node::BackOff back_off;
+  };
+  struct Backup {
+    uint64_t at_ms = 0;
+    DiskImage image;
+    PlainRecords records;
+  };
+  struct Clock {
+    int64_t offset_ms = 0;
+    int64_t parts_per_million = 0;
+    uint64_t since_ms = 0;
+  };
+  struct Site {
+    size_t number = 0;
+    std::string name;
+    storage::ReplicaOptions options;
+    std::unique_ptr<SiteEnvironment> environment;
+    Clock clock;
+    Disk disk;
+    std::unique_ptr<Life> life;
+    uint64_t lives = 0;
+    bool started = false;  // the disk holds a replica
+    bool older_schema = false;
+    bool revoked = false;
+    bool isolated = false;
+    bool has_twin = false;
+    bool copied = false;         // its marker will tell at the next start
+    bool restarting = false;     // a start is under way
+    bool disk_at_fault = false;  // errors are to be expected
+    // A hub that went back without knowing: until it takes another id.
+    std::optional<uint64_t> unaware_as;
+    std::vector<Client> clients;  // a node has one, for its hub
+    std::vector<Backup> backups;
+    std::set<std::string> changed;  // records to look at
+    // When a record last changed here, in steps of the scheduler.
+    std::map<std::string, uint64_t> changed_at;
+  };
+  // A stream's state as the checkers follow it, for each side that sends.
+  struct Watch {
+    size_t site[2] = {0, 0};
+    std::map<std::string, uint64_t> told[2];  // by scope: the last sequence sent
+    struct Page {
+      std::string scope;
+      uint64_t last = 0;
+      size_t bytes = 0;
+    };
+    std::deque<Page> unacknowledged[2];
+    size_t unacknowledged_bytes[2] = {0, 0};
+    std::set<std::string> scopes;  // of the node; empty: a hub
+    bool initiator_is_hub = false;
+  };
+
+  size_t AddSite(std::unique_ptr<Site> site);
+  void Start(size_t site);
+  void StartLater(size_t site, uint64_t wait_ms);
+  void Stop(size_t site, uint64_t found_ms);
+  uint64_t NowMs(const Site& site) const;
+  void Dial(size_t site, size_t client);
+  void DialLater(size_t site, size_t client, uint64_t wait_ms);
+  void DialEnded(size_t site, size_t client, uint64_t dial, const absl::Status& status,
+                 bool again_at_once);
+  node::SessionConfig ConfigOf(const Site& site, bool initiator);
+  void TickSite(size_t site, uint64_t life);
+  void AfterTask(size_t site);
+  void Look(size_t site);
+  bool Sends(const std::shared_ptr<Watch>& watch, size_t side, const v1::SyncMessage& message,
+             size_t bytes);
+  void Delivers(const std::shared_ptr<Watch>& watch, size_t side, const v1::SyncMessage& message);
+  void CheckChanges(Watch& watch, size_t side, const v1::Changes& changes);
+  void CheckScope(const Watch& watch, size_t hub, const std::string& record);
+  void CheckFeeds(size_t site);
+  bool Quiet() const;
+  std::string Differences();
+  void CheckBytes(size_t site);
+  std::vector<const PlainRecords*> Others(size_t site, std::vector<PlainRecords>& keep) const;
+  bool WriteOne(size_t site, const std::string& record, storage::LocalWrite::Kind kind,
+                const char* verb);
+  bool Conclude(size_t site, const std::string& record, size_t first, size_t count,
+                const absl::StatusOr<std::vector<storage::WriteResult>>& results);
+  bool Made(size_t site, const absl::Status& status);
+  void NoteRefused(size_t site);
+  std::shared_ptr<Line> MakeLine(const std::shared_ptr<Watch>& watch);
+  v1::SyncMessage Nonsense(Random& random, bool to_hub);
+  void BeginWithPuppet(size_t hub, const std::shared_ptr<Line>& line, bool welcome);
+
+  const Options options_;
+  const Limits limits_;
+  Scheduler scheduler_;
+  Random network_random_;
+  Random executor_random_;
+  Random fault_random_;
+  Report report_;
+  std::function<void(const std::string&)> sink_;
+  std::deque<std::string> last_events_;
+  uint64_t hash_ = 0xcbf29ce484222325;
+  uint64_t steps_ = 0;
+  uint64_t turns_ = 0;  // events that happened
+  uint64_t texts_ = 0;
+  size_t backlog_most_ = 0;
+  Ledger ledger_;
+  std::vector<std::unique_ptr<Site>> sites_;
+  struct OpenLine {
+    std::shared_ptr<Line> line;
+    std::shared_ptr<Watch> watch;
+  };
+  std::map<uint64_t, OpenLine> lines_;
+  uint64_t line_last_ = 0;
+  uint64_t last_message_ms_ = 0;  // that was no heartbeat
+};
+
+}  // namespace chaptersync::simulation
+
+#endif  // CHAPTERSYNC_TESTS_SIMULATION_FEDERATION_H_

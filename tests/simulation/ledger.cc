@@ -1,0 +1,451 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The plain model; see ledger.h. What a writer had seen is told from what its
+// replica showed: the values that stood and those in the conflict log, and all
+// that their writers had seen. One thread.
+#include "tests/simulation/ledger.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+#include "storage/core/status.h"
+
+namespace chaptersync::simulation {
+namespace {
+
+std::string Quote(const std::string& record, const std::string& path, const PlainValue& value) {
+  return absl::StrCat(record, " field '", path, "' = ", ToText(value));
+}
+
+constexpr char kDeletionLost[] = "deletion lost to an edit";
+constexpr char kDeletionUndone[] = "deletion lost to a restoration";
+constexpr char kRestorationLost[] = "restoration lost to a deletion";
+constexpr char kEditDeleted[] = "edit lost to a deletion";
+constexpr char kEntryLost[] = "map entry lost to another";
+constexpr char kMoveLost[] = "move lost to a move";
+constexpr char kClearing[] = "clearing and edit";
+constexpr char kEditLost[] = "edit lost to an edit";
+
+// What kind of conflict an entry tells of.
+const char* KindOf(const PlainEntry& entry) {
+  if (entry.path.empty()) {
+    if (entry.lost == "restored") return kRestorationLost;
+    return entry.current == "restored" ? kDeletionUndone : kDeletionLost;
+  }
+  if (entry.current == "deleted") return kEditDeleted;
+  if (entry.path.find('/') != std::string::npos) return kEntryLost;
+  if (entry.path == std::to_string(kChapter) || entry.path == std::to_string(kAbove)) {
+    return kMoveLost;
+  }
+  return entry.lost && entry.current ? kEditLost : kClearing;
+}
+
+}  // namespace
+
+std::vector<std::string> ConflictKinds() {
+  return {kDeletionLost, kDeletionUndone, kRestorationLost, kEditDeleted,
+          kEntryLost,    kMoveLost,       kClearing,        kEditLost};
+}
+
+size_t Ledger::Add(const std::string& record, PlainWrite write) {
+  ++writes_;
+  History& history = histories_[record];
+  const size_t number = history.writes.size();
+  if (const auto excuse = excused_sites_.find(write.site); excuse != excused_sites_.end()) {
+    write.excuse = excuse->second;
+  }
+  if (write.kind == PlainWrite::Kind::kCell) {
+    history.by_value[{write.path, write.value}].push_back(number);
+    if (write.unique && write.value) record_of_[*write.value] = record;
+  }
+  history.writes.push_back(std::move(write));
+  return number;
+}
+
+std::optional<size_t> Ledger::Find(const History& history, const std::string& path,
+                                   const PlainValue& value, const Stamp& stamp) const {
+  if (const auto it = history.by_stamp.find({path, stamp}); it != history.by_stamp.end()) {
+    return it->second;
+  }
+  // Stamped again, or made by a call that failed.
+  const auto it = history.by_value.find({path, value});
+  if (it == history.by_value.end() || it->second.size() != 1) return std::nullopt;
+  return it->second.front();
+}
+
+WriteSet Ledger::Visible(const History& history, const PlainRecord& record) const {
+  WriteSet out;
+  const auto see = [&](const std::optional<size_t>& number) {
+    if (!number) return;
+    out.Add(*number);
+    out.Unite(history.writes[*number].past);
+  };
+  for (const auto& [path, cell] : record.cells) {
+    see(Find(history, path, cell.value, cell.stamp));
+  }
+  for (const PlainEntry& entry : record.log) {
+    see(Find(history, entry.path, entry.lost, entry.lost_stamp));
+  }
+  return out;
+}
+
+size_t Ledger::Begin(size_t site, const std::string& record, const PlainRecord* visible,
+                     const std::vector<Cell>& cells) {
+  History& history = histories_[record];
+  const WriteSet past = visible == nullptr ? WriteSet() : Visible(history, *visible);
+  const size_t first = history.writes.size();
+  for (const Cell& cell : cells) {
+    Add(record, {.kind = PlainWrite::Kind::kCell,
+                 .site = site,
+                 .path = cell.path,
+                 .value = cell.value,
+                 .past = past,
+                 .unique = cell.unique});
+  }
+  return first;
+}
+
+size_t Ledger::BeginSettle(size_t site, const std::string& record, const PlainRecord& visible,
+                           const std::string& path, const PlainValue& lost,
+                           const std::vector<Cell>& cells) {
+  PlainWrite write{.kind = PlainWrite::Kind::kSettle,
+                   .site = site,
+                   .path = path,
+                   .value = lost,
+                   .past = Visible(histories_[record], visible)};
+  for (const PlainEntry& entry : visible.log) {
+    if (entry.path == path && entry.lost == lost && entry.open) {
+      write.closed.insert(entry.lost_stamp);
+    }
+  }
+  const size_t first = Add(record, std::move(write));
+  Begin(site, record, &visible, cells);
+  return first;
+}
+
+size_t Ledger::BeginErase(size_t site, const std::string& record, const PlainRecord& visible) {
+  return Add(record, {.kind = PlainWrite::Kind::kErase,
+                      .site = site,
+                      .path = {},
+                      .value = {},
+                      .past = Visible(histories_[record], visible)});
+}
+
+void Ledger::Acknowledge(const std::string& record, size_t first, size_t count,
+                         const PlainRecord& now) {
+  History& history = histories_[record];
+  std::optional<Stamp> batch;
+  // What follows an erased record is erased with the write that says so.
+  const bool erased = now.erased && (record[0] == 'c' || record[0] == 'r');
+  for (size_t number = first; number < first + count; ++number) {
+    PlainWrite& write = history.writes[number];
+    write.acknowledged = write.observed = true;
+    if (write.kind == PlainWrite::Kind::kErase) {
+      if (!now.erased)
+        fail_(absl::StrCat("the erasure of ", record,
+                           " was acknowledged and it is"
+                           " not erased"));
+      continue;
+    }
+    if (write.kind != PlainWrite::Kind::kCell || erased) continue;
+    const auto cell = now.cells.find(write.path);
+    if (cell == now.cells.end() || cell->second.value != write.value) {
+      fail_(absl::StrCat("acknowledged and not there: ", Quote(record, write.path, write.value)));
+      continue;
+    }
+    write.stamp = cell->second.stamp;
+    history.by_stamp[{write.path, *write.stamp}] = number;
+    batch = write.stamp;
+  }
+  if (!batch) return;
+  const size_t site = history.writes[first].site;
+  const auto [used, fresh] = stamps_.try_emplace(*batch, site, record);
+  if (!fresh && !AreTwins(site, used->second.first)) {
+    fail_(absl::StrCat("a version was used twice: ", batch->time, "@",
+                       storage::ToHex(batch->replica), " for ", used->second.second, " and ",
+                       record));
+  }
+  const auto [owner, first_use] = owner_.try_emplace(batch->replica, site);
+  if (!first_use && owner->second != site && !AreTwins(site, owner->second)) {
+    fail_(absl::StrCat("two computers write as replica ", storage::ToHex(batch->replica)));
+  }
+  if (const auto forbidden = forbidden_.find(site);
+      forbidden != forbidden_.end() && forbidden->second.contains(batch->replica)) {
+    fail_(absl::StrCat("a restored or copied computer writes on as replica ",
+                       storage::ToHex(batch->replica)));
+  }
+}
+
+void Ledger::TakeBack(const std::string& record, size_t first, size_t count) {
+  // Numbers stay; the value can come up nowhere.
+  History& history = histories_[record];
+  for (size_t number = first; number < first + count; ++number) {
+    PlainWrite& write = history.writes[number];
+    if (write.kind != PlainWrite::Kind::kCell) continue;
+    auto& same = history.by_value[{write.path, write.value}];
+    std::erase(same, number);
+    --writes_;
+  }
+}
+
+bool Ledger::AreTwins(size_t a, size_t b) const {
+  if (a == b) return twins_.contains(a);
+  const auto it = twins_.find(a);
+  return it != twins_.end() && it->second.contains(b);
+}
+
+void Ledger::Twins(size_t site, size_t twin) {
+  std::set<size_t> all = {site, twin};
+  for (const size_t one : {site, twin}) {
+    if (const auto it = twins_.find(one); it != twins_.end()) {
+      all.insert(it->second.begin(), it->second.end());
+    }
+  }
+  for (const size_t one : all) twins_[one] = all;
+}
+
+void Ledger::MustTakeNewId(size_t site, size_t original) {
+  for (const auto& [replica, owner] : owner_) {
+    if (owner == original || AreTwins(owner, original)) forbidden_[site].insert(replica);
+  }
+}
+
+void Ledger::Judge(const std::string& name, History& history, const PlainEntry& entry) {
+  if (!history.judged.insert({entry.path, entry.lost, entry.lost_stamp}).second) return;
+  ++conflicts_[KindOf(entry)];
+  const auto lost = Find(history, entry.path, entry.lost, entry.lost_stamp);
+  const std::string current_path = entry.current == "deleted" ? "" : entry.path;
+  auto current = Find(history, current_path, entry.current, entry.current_stamp);
+  if (entry.current == "an edit") {
+    for (const auto& [where, number] : history.by_stamp) {
+      if (where.second == entry.current_stamp) current = number;
+    }
+  }
+  if (!lost || !current) return;
+  const PlainWrite& l = history.writes[*lost];
+  const PlainWrite& c = history.writes[*current];
+  if (!c.past.Has(*lost) && !l.past.Has(*current)) return;
+  const auto allowed = [&](const PlainWrite& write) {
+    return !write.excuse.empty() || twins_.contains(write.site);
+  };
+  if (allowed(l) || allowed(c)) {
+    ++alarms_allowed_;
+    return;
+  }
+  fail_(absl::StrCat("false alarm: ", Quote(name, entry.path, entry.lost), " of site ", l.site,
+                     " lost to ", ToText(entry.current), " of site ", c.site, ", which ",
+                     c.past.Has(*lost) ? "had seen it" : "it had seen"));
+}
+
+void Ledger::Observe(size_t site, const std::string& name, const PlainRecord& now) {
+  History& history = histories_[name];
+  SiteMemory& memory = memory_[site];
+  bool& erased = memory.erased[name];
+  if (erased && !now.erased) fail_(absl::StrCat(name, " was erased and is back"));
+  erased = now.erased;
+  if (now.erased) {
+    history.erased = true;
+    memory.settled.erase(name);
+    return;
+  }
+  for (const auto& [path, cell] : now.cells) {
+    const auto [known, fresh] = history.content.try_emplace({path, cell.stamp}, cell.value);
+    if (!fresh && known->second != cell.value) {
+      fail_(absl::StrCat("one version has two values: ", Quote(name, path, cell.value), " and ",
+                         ToText(known->second)));
+    }
+    const auto number = Find(history, path, cell.value, cell.stamp);
+    if (number) history.writes[*number].observed = true;
+    if (!number && !history.by_value.contains({path, cell.value})) {
+      fail_(absl::StrCat("nobody wrote ", Quote(name, path, cell.value)));
+    }
+  }
+  auto& settled = memory.settled[name];
+  for (const PlainEntry& entry : now.log) {
+    const std::pair<std::string, Stamp> id{entry.path, entry.lost_stamp};
+    // A settlement that the hub refused was never one.
+    if (entry.open && settled.contains(id) && !history.refused_settlements.contains(site)) {
+      fail_(
+          absl::StrCat("a settled conflict is open again: ", Quote(name, entry.path, entry.lost)));
+    }
+    if (!entry.open) settled.insert(id);
+    Judge(name, history, entry);
+  }
+}
+
+void Ledger::Refused(const std::string& record, const std::string& path, const PlainValue& value) {
+  History& history = histories_[record];
+  const auto it = history.by_value.find({path, value});
+  if (it == history.by_value.end()) return;
+  for (const size_t number : it->second) refused_[record].insert(number);
+}
+
+void Ledger::RefusedSettlements(size_t site, const std::string& record) {
+  histories_[record].refused_settlements.insert(site);
+}
+
+void Ledger::GoBack(size_t site, const PlainRecords& records) {
+  SiteMemory& memory = memory_[site];
+  memory = {};
+  for (const auto& [name, record] : records) {
+    memory.erased[name] = record.erased;
+    for (const PlainEntry& entry : record.log) {
+      if (!entry.open) memory.settled[name].insert({entry.path, entry.lost_stamp});
+    }
+  }
+}
+
+void Ledger::Excuse(const PlainRecords& records, const std::vector<const PlainRecords*>& others,
+                    const std::string& why) {
+  for (const auto& [name, record] : records) {
+    History& history = histories_[name];
+    const WriteSet had = Visible(history, record);
+    WriteSet have;
+    std::vector<const PlainRecord*> states;
+    for (const PlainRecords* other : others) {
+      const auto it = other->find(name);
+      if (it == other->end()) continue;
+      states.push_back(&it->second);
+      have.Unite(Visible(history, it->second));
+    }
+    const bool erased_elsewhere =
+        std::any_of(states.begin(), states.end(), [](const PlainRecord* r) { return r->erased; });
+    const auto settled = [](const PlainRecord& where, const PlainWrite& write) {
+      return where.erased ||
+             std::any_of(where.log.begin(), where.log.end(), [&](const PlainEntry& e) {
+               return e.path == write.path && e.lost == write.value && !e.open;
+             });
+    };
+    for (size_t number = 0; number < history.writes.size(); ++number) {
+      PlainWrite& write = history.writes[number];
+      if (!write.excuse.empty()) continue;
+      bool lost = false;
+      switch (write.kind) {
+        case PlainWrite::Kind::kCell:
+          lost = (record.erased || had.Has(number)) && !have.Has(number) && !erased_elsewhere;
+          break;
+        case PlainWrite::Kind::kSettle:
+          lost = settled(record, write) &&
+                 std::none_of(states.begin(), states.end(),
+                              [&](const PlainRecord* r) { return settled(*r, write); });
+          break;
+        case PlainWrite::Kind::kErase:
+          lost = record.erased && !erased_elsewhere;
+          break;
+      }
+      if (lost) write.excuse = why;
+    }
+  }
+}
+
+std::string Ledger::EndingAlone(const History& history, size_t number,
+                                const PlainRecord* record) const {
+  const PlainWrite& write = history.writes[number];
+  if (record != nullptr && record->erased) return "erased";
+  if (write.kind == PlainWrite::Kind::kErase) return "";
+  if (write.kind == PlainWrite::Kind::kSettle) {
+    if (record == nullptr) return "";
+    // What was stamped again since has another version: then any entry of the value does.
+    bool found = false;
+    for (const PlainEntry& entry : record->log) {
+      if (entry.path != write.path || entry.lost != write.value) continue;
+      if (entry.open && write.closed.contains(entry.lost_stamp)) return "";
+      found |= !entry.open;
+    }
+    return found ? "settled" : "";
+  }
+  const auto writes_over = [&](const PlainWrite& other) {
+    return other.kind == PlainWrite::Kind::kCell && (other.acknowledged || other.observed) &&
+           other.past.Has(number);
+  };
+  for (const PlainWrite& other : history.writes) {
+    if (other.path == write.path && writes_over(other)) return "replaced knowingly";
+  }
+  if (record == nullptr) return "";
+  for (const PlainEntry& entry : record->log) {
+    if (entry.path == write.path && entry.lost == write.value) return "in the conflict log";
+  }
+  const auto cell = record->cells.find(write.path);
+  if (cell == record->cells.end() || cell->second.value != write.value) return "";
+  if (write.path.empty() && write.value == "deleted") return record->Live() ? "" : "current";
+  if (record->Live() || write.path.empty()) return "current";
+  for (const PlainWrite& other : history.writes) {
+    if (other.path.empty() && other.value == "deleted" && writes_over(other)) {
+      return "deleted knowingly";
+    }
+  }
+  return "";
+}
+
+std::string Ledger::Ending(const History& history, size_t number, const PlainRecord* record) const {
+  std::string ending = EndingAlone(history, number, record);
+  const PlainWrite& write = history.writes[number];
+  if (!ending.empty() || write.kind != PlainWrite::Kind::kCell || write.unique) return ending;
+  // Equal values that did not know of each other are no conflict: where the other one
+  // is accounted for, so is this.
+  const auto same = history.by_value.find({write.path, write.value});
+  for (const size_t other : same->second) {
+    const PlainWrite& twin = history.writes[other];
+    if (other == number || twin.past.Has(number) || write.past.Has(other)) continue;
+    if (!twin.acknowledged && !twin.observed) continue;
+    ending = EndingAlone(history, other, record);
+    if (!ending.empty()) return ending;
+  }
+  return ending;
+}
+
+void Ledger::CheckAll(const PlainRecords& records) {
+  for (const auto& [name, history] : histories_) {
+    const auto it = records.find(name);
+    const PlainRecord* record = it == records.end() ? nullptr : &it->second;
+    if (record != nullptr && record->erased) {
+      const bool ordered =
+          std::any_of(history.writes.begin(), history.writes.end(),
+                      [](const PlainWrite& w) { return w.kind == PlainWrite::Kind::kErase; });
+      // A follower goes with its leader.
+      const bool follower = name[0] == 'c' || name[0] == 'r';
+      if (!ordered && !follower) fail_(absl::StrCat(name, " is erased and nobody erased it"));
+    }
+    const auto refused = refused_.find(name);
+    for (size_t number = 0; number < history.writes.size(); ++number) {
+      const PlainWrite& write = history.writes[number];
+      if (!write.acknowledged) continue;
+      std::string ending = Ending(history, number, record);
+      if (ending.empty() && refused != refused_.end() && refused->second.contains(number)) {
+        ending = "refused and shown";
+      }
+      if (ending.empty() && write.kind == PlainWrite::Kind::kSettle &&
+          history.refused_settlements.contains(write.site)) {
+        ending = "refused and shown";
+      }
+      if (!ending.empty()) {
+        ++endings_[ending];
+        continue;
+      }
+      if (!write.excuse.empty()) {
+        ++losses_allowed_[write.excuse];
+        continue;
+      }
+      const char* kind = write.kind == PlainWrite::Kind::kCell     ? "write"
+                         : write.kind == PlainWrite::Kind::kSettle ? "settlement"
+                                                                   : "erasure";
+      fail_(absl::StrCat("a ", kind, " was lost: ", Quote(name, write.path, write.value),
+                         ", made at site ", write.site, "; the hub has ",
+                         record == nullptr ? "no such record" : record->Text()));
+    }
+  }
+}
+
+bool Ledger::Erased(const std::string& record) const {
+  const auto it = histories_.find(record);
+  return it != histories_.end() && it->second.erased;
+}
+
+std::string Ledger::RecordOf(const std::string& unique_value) const {
+  const auto it = record_of_.find(unique_value);
+  return it == record_of_.end() ? "" : it->second;
+}
+
+}  // namespace chaptersync::simulation

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A plain model of every write that a person made: what it saw, whether it was
+// acknowledged, and at the end where it is. Knows nothing of merging; shares no
+// code with the product. A promise that does not hold is a failure, told once.
+// One thread.
+#ifndef CHAPTERSYNC_TESTS_SIMULATION_LEDGER_H_
+#define CHAPTERSYNC_TESTS_SIMULATION_LEDGER_H_
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "tests/simulation/plain_record.h"
+
+namespace chaptersync::simulation {
+
+// A set of writes of one record, by their number within it.
+class WriteSet {
+ public:
+  bool Has(size_t number) const {
+    return number / 64 < bits_.size() && (bits_[number / 64] >> (number % 64) & 1) != 0;
+  }
+  void Add(size_t number) {
+    if (number / 64 >= bits_.size()) bits_.resize(number / 64 + 1);
+    bits_[number / 64] |= uint64_t{1} << (number % 64);
+  }
+  void Unite(const WriteSet& other) {
+    if (other.bits_.size() > bits_.size()) bits_.resize(other.bits_.size());
+    for (size_t i = 0; i < other.bits_.size(); ++i) bits_[i] |= other.bits_[i];
+  }
+
+ private:
+  std::vector<uint64_t> bits_;
+};
+
+struct PlainWrite {
+  enum class Kind : uint8_t { kCell, kSettle, kErase };
+  Kind kind = Kind::kCell;
+  size_t site = 0;
+  std::string path;        // kCell, kSettle
+  PlainValue value;        // kCell: written; kSettle: that had lost
+  WriteSet past;           // what its writer had seen
+  std::set<Stamp> closed;  // kSettle: the entries of `value` that were open
+  // False: the call failed, and the write may have been made all the same.
+  bool acknowledged = false;
+  bool unique = false;    // no other write of the record has this value
+  bool observed = false;  // seen at some replica
+  std::optional<Stamp> stamp;
+  // Why it may be lost, or seem a conflict; empty: it may not.
+  std::string excuse;
+};
+
+// Every kind of conflict that a conflict log can tell of.
+std::vector<std::string> ConflictKinds();
+
+// Records by name.
+using PlainRecords = std::map<std::string, PlainRecord>;
+
+class Ledger {
+ public:
+  // Every promise broken is told here.
+  explicit Ledger(std::function<void(const std::string& what)> fail) : fail_(std::move(fail)) {}
+
+  // --- Writes, around each call at a replica. ---
+
+  // A write of several cells of `record` is about to be made where `visible` stands.
+  // Returns its number among the record's; the cells have rising numbers from there.
+  struct Cell {
+    std::string path;
+    PlainValue value;
+    bool unique = false;
+  };
+  size_t Begin(size_t site, const std::string& record, const PlainRecord* visible,
+               const std::vector<Cell>& cells);
+  size_t BeginSettle(size_t site, const std::string& record, const PlainRecord& visible,
+                     const std::string& path, const PlainValue& lost,
+                     const std::vector<Cell>& cells);
+  size_t BeginErase(size_t site, const std::string& record, const PlainRecord& visible);
+  // The replica has it, as `now` shows.
+  void Acknowledge(const std::string& record, size_t first, size_t count, const PlainRecord& now);
+  // The replica said that it was not made, and is believed.
+  void TakeBack(const std::string& record, size_t first, size_t count);
+
+  // --- What is seen of the replicas. ---
+
+  // A record as a replica has it now.
+  void Observe(size_t site, const std::string& record, const PlainRecord& now);
+  // The refused list of a site names a value.
+  void Refused(const std::string& record, const std::string& path, const PlainValue& value);
+  void RefusedSettlements(size_t site, const std::string& record);
+
+  // --- Faults that the design names. ---
+
+  // What `site` observed is as it was when these were its records.
+  void GoBack(size_t site, const PlainRecords& records);
+  // What only `records` had, and none of `others` has, may be lost.
+  void Excuse(const PlainRecords& records, const std::vector<const PlainRecords*>& others,
+              const std::string& why);
+  // Whatever `site` writes from now on may be lost, until `why` is empty.
+  void ExcuseWritesOf(size_t site, const std::string& why) { excused_sites_[site] = why; }
+  // Two computers believe to be one: alarms over what either wrote are allowed, and
+  // both may write under one id for a while.
+  void Twins(size_t site, size_t twin);
+  // The site was restored or copied from `original`, and knows it: never again the
+  // ids that were used there.
+  void MustTakeNewId(size_t site, size_t original);
+
+  // --- The end. ---
+
+  // Every write must be accounted for, where `records` stand at a hub.
+  void CheckAll(const PlainRecords& records);
+  // Values that may be nowhere: those of erased records. Calls with each value's
+  // text and its record.
+  bool Erased(const std::string& record) const;
+  // The record that a value was written to; empty where none was.
+  std::string RecordOf(const std::string& unique_value) const;
+
+  uint64_t writes() const { return writes_; }
+  uint64_t alarms_allowed() const { return alarms_allowed_; }
+  // Losses by their excuse.
+  const std::map<std::string, uint64_t>& losses_allowed() const { return losses_allowed_; }
+  // Where acknowledged writes ended.
+  const std::map<std::string, uint64_t>& endings() const { return endings_; }
+  // Kinds of conflict found, over all records.
+  const std::map<std::string, uint64_t>& conflicts() const { return conflicts_; }
+
+ private:
+  struct History {
+    std::vector<PlainWrite> writes;
+    std::map<std::pair<std::string, Stamp>, size_t> by_stamp;
+    std::map<std::pair<std::string, PlainValue>, std::vector<size_t>> by_value;
+    std::set<std::tuple<std::string, PlainValue, Stamp>> judged;  // conflict entries
+    std::map<std::pair<std::string, Stamp>, PlainValue> content;
+    bool erased = false;                   // somewhere
+    std::set<size_t> refused_settlements;  // sites
+  };
+  struct SiteMemory {
+    std::map<std::string, bool> erased;
+    std::map<std::string, std::set<std::pair<std::string, Stamp>>> settled;
+  };
+
+  size_t Add(const std::string& record, PlainWrite write);
+  std::optional<size_t> Find(const History& history, const std::string& path,
+                             const PlainValue& value, const Stamp& stamp) const;
+  // All that a record's state shows to have been seen.
+  WriteSet Visible(const History& history, const PlainRecord& record) const;
+  void Judge(const std::string& name, History& history, const PlainEntry& entry);
+  // How a write ended; empty where it is lost.
+  std::string Ending(const History& history, size_t number, const PlainRecord* record) const;
+  std::string EndingAlone(const History& history, size_t number, const PlainRecord* record) const;
+  bool AreTwins(size_t a, size_t b) const;
+
+  const std::function<void(const std::string&)> fail_;
+  std::map<std::string, History> histories_;
+  std::map<size_t, SiteMemory> memory_;
+  std::map<size_t, std::string> excused_sites_;
+  std::map<uint64_t, size_t> owner_;  // of a replica id: the site that wrote under it
+  std::map<Stamp, std::pair<size_t, std::string>> stamps_;
+  std::map<size_t, std::set<size_t>> twins_;
+  std::map<size_t, std::set<uint64_t>> forbidden_;
+  std::map<std::string, std::string> record_of_;
+  std::map<std::string, std::set<size_t>> refused_;  // record -> numbers of writes
+  uint64_t writes_ = 0;
+  uint64_t alarms_allowed_ = 0;
+  std::map<std::string, uint64_t> losses_allowed_;
+  std::map<std::string, uint64_t> endings_;
+  std::map<std::string, uint64_t> conflicts_;
+};
+
+}  // namespace chaptersync::simulation
+
+#endif  // CHAPTERSYNC_TESTS_SIMULATION_LEDGER_H_

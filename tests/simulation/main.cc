@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// chapter-sim: runs simulated federations from seeds. Exit 0 where every promise
+// held, 1 where one did not, 2 for wrong usage.
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <iostream>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include <CLI/CLI.hpp>
+#include <spdlog/spdlog.h>
+
+#include "storage/core/planted.h"
+#include "tests/simulation/shrink.h"
+#include "tests/simulation/workload.h"
+
+namespace chaptersync::simulation {
+namespace {
+
+constexpr uint64_t kSeedsMax = 10'000'000;
+constexpr unsigned kJobsMax = 64;
+// Failing seeds that are told in full.
+constexpr size_t kFailuresShown = 5;
+
+struct Arguments {
+  std::string seeds;
+  Options options;
+  std::vector<std::string> without;
+  std::string defect;
+  unsigned jobs = 1;
+  bool log = false;
+  bool twice = false;
+  bool shrink = false;
+  bool every_kind = false;
+  bool until_found = false;
+};
+
+struct Total {
+  Counts counts;
+  uint64_t runs = 0;
+  uint64_t steps = 0;
+  uint64_t steps_least = UINT64_MAX;
+  std::vector<std::pair<uint64_t, Report>> failures;
+};
+
+std::string Command(const Arguments& arguments, const Options& options) {
+  std::string out = absl::StrCat("chapter-sim ", options.ToText());
+  if (!arguments.defect.empty()) absl::StrAppend(&out, " --defect ", arguments.defect);
+  return out;
+}
+
+void ShowFailure(const Arguments& arguments, const Options& options, const Report& report) {
+  std::cout << "FAILED seed " << options.seed << ": " << report.failure << "\n"
+            << "  the last events:\n";
+  for (const std::string& event : report.events) std::cout << "    " << event << "\n";
+  std::cout << "  replay: " << Command(arguments, options) << " --log\n" << std::flush;
+}
+
+// Kinds of which a run over many seeds must have some.
+bool CheckEveryKind(const Counts& counts) {
+  bool all = true;
+  const auto need = [&](const std::string& kind, const std::string& name) {
+    if (counts.Get(kind, name) > 0) return;
+    std::cout << "MISSING " << kind << ": " << name << " never occurred\n";
+    all = false;
+  };
+  for (uint8_t i = 0; i <= static_cast<uint8_t>(kLastFault); ++i) {
+    need("fault", FaultName(static_cast<Fault>(i)));
+  }
+  for (uint8_t i = 0; i <= static_cast<uint8_t>(kLastWork); ++i) {
+    need("work", WorkName(static_cast<Work>(i)));
+  }
+  for (const char* message :
+       {"Hello", "Welcome", "Changes", "Changes outside a feed", "Stored", "Stored with refusals",
+        "Stored with drops", "Left", "Left with unplaced records", "Whole", "Pulse"}) {
+    need("message", message);
+  }
+  for (const std::string& conflict : ConflictKinds()) need("conflict", conflict);
+  for (const char* form : {"partial", "whole"}) need("record", form);
+  return all;
+}
+
+Total RunAll(const Arguments& arguments, uint64_t first, uint64_t last) {
+  Total total;
+  std::mutex mutex;
+  std::atomic<uint64_t> next = first;
+  std::atomic<bool> stop = false;
+  const auto work = [&] {
+    while (!stop) {
+      const uint64_t seed = next++;
+      if (seed > last) return;
+      Options options = arguments.options;
+      options.seed = seed;
+      Report report = Simulate(options);
+      if (arguments.twice && report.ok) {
+        const Report again = Simulate(options);
+        if (again.hash != report.hash) {
+          report.ok = false;
+          report.failure = "the same seed gave another run";
+        }
+      }
+      const std::lock_guard<std::mutex> lock(mutex);
+      ++total.runs;
+      total.steps += report.steps;
+      total.steps_least = std::min(total.steps_least, report.steps);
+      total.counts.Add(report.counts);
+      if (report.ok) continue;
+      if (arguments.until_found) stop = true;
+      if (total.failures.size() < kFailuresShown) {
+        ShowFailure(arguments, options, report);
+      } else {
+        std::cout << "FAILED seed " << seed << ": " << report.failure << "\n" << std::flush;
+      }
+      total.failures.emplace_back(seed, std::move(report));
+    }
+  };
+  std::vector<std::thread> threads;
+  for (unsigned i = 0; i < arguments.jobs; ++i) threads.emplace_back(work);
+  for (std::thread& thread : threads) thread.join();
+  return total;
+}
+
+int RunSeeds(const Arguments& arguments) {
+  const size_t dash = arguments.seeds.find('-');
+  uint64_t first = 0;
+  uint64_t last = 0;
+  if (!absl::SimpleAtoi(arguments.seeds.substr(0, dash), &first) ||
+      !absl::SimpleAtoi(
+          dash == std::string::npos ? arguments.seeds : arguments.seeds.substr(dash + 1), &last) ||
+      first > last || last - first >= kSeedsMax) {
+    std::cerr << "chapter-sim: '" << arguments.seeds << "' is no range of seeds, such as 1-300 (at"
+              << " most " << kSeedsMax << " of them)\n";
+    return 2;
+  }
+  const auto begin = std::chrono::steady_clock::now();
+  const Total total = RunAll(arguments, first, last);
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  for (const auto& [kind, names] : total.counts.all()) {
+    for (const auto& [name, count] : names) {
+      std::cout << kind << ": " << name << " " << count << "\n";
+    }
+  }
+  const bool every_kind = !arguments.every_kind || CheckEveryKind(total.counts);
+  std::cout << total.runs << " seeds, " << total.steps << " steps (at least " << total.steps_least
+            << " each), " << total.failures.size() << " failed, " << static_cast<uint64_t>(seconds)
+            << " s\n";
+  return total.failures.empty() && every_kind ? 0 : 1;
+}
+
+int RunOne(const Arguments& arguments) {
+  const auto sink = [&](const std::string& event) {
+    if (arguments.log) std::cout << event << "\n";
+  };
+  const Report report = Simulate(arguments.options, sink);
+  std::cout << "seed " << arguments.options.seed << ": " << report.steps << " steps, hash "
+            << absl::StrCat(absl::Hex(report.hash, absl::kZeroPad16)) << "\n";
+  if (report.ok) return 0;
+  ShowFailure(arguments, arguments.options, report);
+  if (arguments.shrink) {
+    const Options options = Shrink(
+        arguments.options, [](const Options& candidate) { return Simulate(candidate).failure; });
+    std::cout << "The shortest run found:\n";
+    ShowFailure(arguments, options, Simulate(options));
+  }
+  return 1;
+}
+
+int Main(int argc, char** argv) {
+  CLI::App app("Simulates federations, each from one number, and checks every promise.");
+  Arguments arguments;
+  arguments.jobs = std::max(1U, std::thread::hardware_concurrency());
+  app.add_option("--seed", arguments.options.seed, "one run, from this number");
+  app.add_option("--seeds", arguments.seeds, "many runs, such as 1-300");
+  app.add_option("--steps", arguments.options.steps, "messages, writes and faults before the quiet")
+      ->check(CLI::Range(1, 10'000'000));
+  app.add_option("--hubs", arguments.options.hubs, "hubs (drawn from the seed unless given)")
+      ->check(CLI::Range(size_t{1}, kHubsMax));
+  app.add_option("--nodes", arguments.options.nodes, "nodes at the beginning")
+      ->check(CLI::Range(size_t{1}, kNodesMax));
+  app.add_option("--without", arguments.without, "leave out a fault or a kind of work");
+  app.add_option("--jobs", arguments.jobs, "runs at a time")->check(CLI::Range(1U, kJobsMax));
+  app.add_flag("--log", arguments.log, "print every event of the run");
+  app.add_flag("--twice", arguments.twice, "run each seed twice: both must be the same");
+  app.add_flag("--shrink", arguments.shrink, "look for a shorter run that fails as well");
+  app.add_flag("--every-kind", arguments.every_kind,
+               "fail unless every fault, message and conflict occurred");
+  app.add_flag("--until-found", arguments.until_found, "stop at the first seed that fails");
+#ifdef CHAPTERSYNC_PLANTED_DEFECTS
+  app.add_option("--defect", arguments.defect, "plant a known defect");
+  bool list = false;
+  app.add_flag("--list-defects", list, "print the names of the defects");
+#endif
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  }
+  for (const std::string& name : arguments.without) {
+    const auto fault = ParseFault(name);
+    const auto work = ParseWork(name);
+    if (fault.ok()) {
+      arguments.options.without_faults.insert(*fault);
+    } else if (work.ok()) {
+      arguments.options.without_work.insert(*work);
+    } else {
+      std::cerr << "chapter-sim: " << fault.status().message() << "; " << work.status().message()
+                << "\n";
+      return 2;
+    }
+  }
+#ifdef CHAPTERSYNC_PLANTED_DEFECTS
+  if (list) {
+    for (const storage::PlantedDefect& defect : storage::kPlantedDefects) {
+      std::cout << defect.name << "\n";
+    }
+    return 0;
+  }
+  if (!arguments.defect.empty()) {
+    bool found = false;
+    for (const storage::PlantedDefect& defect : storage::kPlantedDefects) {
+      if (defect.name != arguments.defect) continue;
+      storage::Plant(defect.defect);
+      found = true;
+    }
+    if (!found) {
+      std::cerr << "chapter-sim: there is no defect '" << arguments.defect
+                << "'; --list-defects names them\n";
+      return 2;
+    }
+  }
+#endif
+  spdlog::set_level(spdlog::level::off);
+  return arguments.seeds.empty() ? RunOne(arguments) : RunSeeds(arguments);
+}
+
+}  // namespace
+}  // namespace chaptersync::simulation
+
+int main(int argc, char** argv) { return chaptersync::simulation::Main(argc, argv); }
