@@ -298,8 +298,9 @@ bool Federation::Quiet() const {
   for (const auto& site : sites_) {
     if (site->revoked) continue;
     if (site->life == nullptr) return false;
+    if (site->isolated) continue;
     for (const Client& client : site->clients) {
-      if (!client.ready) return false;
+      if (!client.ready && !sites_[client.target]->isolated) return false;
     }
   }
   for (const auto& [serial, open] : lines_) {
@@ -382,6 +383,15 @@ void Federation::CheckBytes(size_t number) {
       }
     }
   });
+}
+
+bool Federation::Rest(uint64_t ticks_max) {
+  const uint64_t begin_ms = last_message_ms_ = scheduler_.now_ms();
+  while (report_.ok && !Quiet()) {
+    if (scheduler_.now_ms() - begin_ms > ticks_max * 1000) return false;
+    RunFor(1000);
+  }
+  return report_.ok;
 }
 
 void Federation::Settle(uint64_t ticks_max, const std::function<void()>& before) {

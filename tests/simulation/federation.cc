@@ -452,6 +452,14 @@ PlainRecords Federation::ReadAll(size_t number) const {
   return out;
 }
 
+bool Federation::DiskHolds(size_t number, const std::string& text) const {
+  bool found = false;
+  sites_[number]->disk.Visit([&](storage::Table, std::string_view, std::string_view value) {
+    found |= value.find(text) != std::string_view::npos;
+  });
+  return found;
+}
+
 // What a failed call means: false where it was made for certain, or may have been.
 bool Federation::Made(size_t number, const absl::Status& status) {
   const Site& site = *sites_[number];
@@ -737,7 +745,7 @@ void Federation::GoBack(size_t number, Aware aware) {
   StartLater(number, fault_random_.Between(10, 2000));
 }
 
-std::optional<size_t> Federation::Copy(size_t number, Aware aware) {
+std::optional<size_t> Federation::Copy(size_t number, Aware aware, const std::string& name) {
   Site& original = *sites_[number];
   const auto image = original.disk.TakeImage();
   if (!image) {
@@ -745,8 +753,11 @@ std::optional<size_t> Federation::Copy(size_t number, Aware aware) {
     return std::nullopt;
   }
   auto site = std::make_unique<Site>();
-  site->name =
-      absl::StrCat(original.name, aware == Aware::kYes ? "-copy" : "-clone", sites_.size());
+  site->name = name;
+  if (name.empty()) {
+    site->name =
+        absl::StrCat(original.name, aware == Aware::kYes ? "-copy" : "-clone", sites_.size());
+  }
   site->options = original.options;
   site->clock = original.clock;
   site->older_schema = original.older_schema;

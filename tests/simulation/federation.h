@@ -97,6 +97,8 @@ class Federation {
   // What stands at a site, empty where it does not hold the record.
   std::optional<PlainRecord> Read(size_t site, const std::string& record) const;
   PlainRecords ReadAll(size_t site) const;
+  // Whether any value on a site's disk contains `text`.
+  bool DiskHolds(size_t site, const std::string& text) const;
   // Text of a value that nobody has written before.
   std::string FreshText() { return "w" + std::to_string(++texts_) + ";"; }
 
@@ -115,8 +117,9 @@ class Federation {
   enum class Aware : uint8_t { kYes, kNo };
   // Puts a backup back: the computer may not notice.
   void GoBack(size_t site, Aware aware);
-  // A second computer with the same content. Its number; none where the disk fails.
-  std::optional<size_t> Copy(size_t site, Aware aware);
+  // A second computer with the same content, called after the first unless named. Its
+  // number; none where the disk fails.
+  std::optional<size_t> Copy(size_t site, Aware aware, const std::string& name = "");
   // The clock is put to another time, or made to run at another speed.
   void JumpClock(size_t site, int64_t by_ms);
   void DriftClock(size_t site, int64_t parts_per_million);
@@ -138,6 +141,9 @@ class Federation {
   // Lets the next event happen. False once a promise was broken.
   bool Step();
   void RunFor(uint64_t ms);
+  // Runs until nothing is under way any more between those that can be reached. False
+  // where that takes longer than `ticks_max` seconds.
+  bool Rest(uint64_t ticks_max);
   void CountStep() { ++steps_; }
   uint64_t steps() const { return steps_; }
 

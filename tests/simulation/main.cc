@@ -5,7 +5,9 @@
 #include <atomic>
 #include <chrono>
 #include <cstdio>
+#include <fstream>
 #include <iostream>
+#include <iterator>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -17,6 +19,7 @@
 #include <spdlog/spdlog.h>
 
 #include "storage/core/planted.h"
+#include "tests/simulation/plan.h"
 #include "tests/simulation/shrink.h"
 #include "tests/simulation/workload.h"
 
@@ -32,6 +35,7 @@ struct Arguments {
   std::string seeds;
   Options options;
   std::vector<std::string> without;
+  std::vector<std::string> plans;
   std::string defect;
   unsigned jobs = 1;
   bool log = false;
@@ -172,6 +176,39 @@ int RunOne(const Arguments& arguments) {
   return 1;
 }
 
+// All are read before the first is run.
+int RunPlans(const Arguments& arguments) {
+  std::vector<Plan> plans;
+  bool wrong = false;
+  for (const std::string& file : arguments.plans) {
+    std::ifstream in(file);
+    const std::string text{std::istreambuf_iterator<char>(in), {}};
+    absl::StatusOr<Plan> plan =
+        in ? Plan::Parse(file, text) : absl::NotFoundError(file + ": the plan cannot be read");
+    if (plan.ok()) {
+      plans.push_back(*std::move(plan));
+    } else {
+      std::cerr << "chapter-sim: " << plan.status().message() << "\n";
+      wrong = true;
+    }
+  }
+  if (wrong) return 2;
+  bool ok = true;
+  for (const Plan& plan : plans) {
+    const Report report = plan.Run([&](const std::string& event) {
+      if (arguments.log) std::cout << event << "\n";
+    });
+    ok = ok && report.ok;
+    std::cout << (report.ok ? "ok      " : "FAILED  ") << plan.title();
+    if (plan.rounds() > 1) std::cout << " (" << plan.rounds() << " times)";
+    std::cout << "\n";
+    if (report.ok) continue;
+    std::cout << "  " << report.failure << "\n  the last events:\n";
+    for (const std::string& event : report.events) std::cout << "    " << event << "\n";
+  }
+  return ok ? 0 : 1;
+}
+
 int Main(int argc, char** argv) {
   CLI::App app("Simulates federations, each from one number, and checks every promise.");
   Arguments arguments;
@@ -185,6 +222,7 @@ int Main(int argc, char** argv) {
   app.add_option("--nodes", arguments.options.nodes, "nodes at the beginning")
       ->check(CLI::Range(size_t{1}, kNodesMax));
   app.add_option("--without", arguments.without, "leave out a fault or a kind of work");
+  app.add_option("--plan", arguments.plans, "run these plans, text files, and nothing else");
   app.add_option("--jobs", arguments.jobs, "runs at a time")->check(CLI::Range(1U, kJobsMax));
   app.add_flag("--log", arguments.log, "print every event of the run");
   app.add_flag("--twice", arguments.twice, "run each seed twice: both must be the same");
@@ -237,6 +275,7 @@ int Main(int argc, char** argv) {
   }
 #endif
   spdlog::set_level(spdlog::level::off);
+  if (!arguments.plans.empty()) return RunPlans(arguments);
   return arguments.seeds.empty() ? RunOne(arguments) : RunSeeds(arguments);
 }
 
