@@ -298,9 +298,8 @@ bool Federation::Quiet() const {
   for (const auto& site : sites_) {
     if (site->revoked) continue;
     if (site->life == nullptr) return false;
-    if (site->isolated) continue;
     for (const Client& client : site->clients) {
-      if (!client.ready && !sites_[client.target]->isolated) return false;
+      if (!client.ready && Reaches(*site, client)) return false;
     }
   }
   for (const auto& [serial, open] : lines_) {
@@ -396,6 +395,7 @@ bool Federation::Rest(uint64_t ticks_max) {
 
 void Federation::Settle(uint64_t ticks_max, const std::function<void()>& before) {
   Log("quiet from here");
+  divided_.clear();
   for (const auto& site : sites_) {
     site->disk.FailNextWrites(0, absl::OkStatus());
     site->disk.FailNextSyncs(0, absl::OkStatus());

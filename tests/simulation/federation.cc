@@ -347,7 +347,7 @@ void Federation::Dial(size_t number, size_t index) {
   client.busy = true;
   const uint64_t dial = ++client.dial;
   Site& hub = *sites_[client.target];
-  if (hub.life == nullptr || site.isolated || hub.isolated) {
+  if (hub.life == nullptr || !Reaches(site, client)) {
     return DialEnded(number, index, dial, absl::UnavailableError("cannot be reached"), false);
   }
   auto watch = std::make_shared<Watch>();
@@ -813,6 +813,22 @@ void Federation::Isolate(size_t number, bool isolated) {
     const auto& at = open.watch->site;
     if (at[kInitiator] == number || at[kAcceptor] == number) open.line->Cut();
   }
+}
+
+void Federation::Divide(size_t from, size_t to, bool divided) {
+  if (!divided) {
+    divided_.erase({from, to});
+    return;
+  }
+  divided_.insert({from, to});
+  for (const Client& client : sites_[from]->clients) {
+    if (client.target == to && client.line != nullptr) client.line->Cut();
+  }
+}
+
+bool Federation::Reaches(const Site& site, const Client& client) const {
+  return !site.isolated && !sites_[client.target]->isolated &&
+         !divided_.contains({site.number, client.target});
 }
 
 void Federation::SetSchema(size_t number, bool older) {

@@ -129,6 +129,8 @@ class Federation {
   bool DialAgain(size_t site);
   // Nothing connects to or from a site.
   void Isolate(size_t site, bool isolated);
+  // Nor does `from` reach `to`, which it dials.
+  void Divide(size_t from, size_t to, bool divided);
   // Schemas: an entity is taken from what a site knows, or all are known again.
   void SetSchema(size_t site, bool older);
   // A stranger, or a node's thief, opens a stream to a hub and talks nonsense; or
@@ -257,6 +259,7 @@ class Federation {
   void CheckChanges(Watch& watch, size_t side, const v1::Changes& changes);
   void CheckScope(const Watch& watch, size_t hub, const std::string& record);
   void CheckFeeds(size_t site);
+  bool Reaches(const Site& site, const Client& client) const;
   bool Quiet() const;
   std::string Differences();
   void CheckBytes(size_t site);
@@ -287,6 +290,7 @@ class Federation {
   size_t backlog_most_ = 0;
   Ledger ledger_;
   std::vector<std::unique_ptr<Site>> sites_;
+  std::set<std::pair<size_t, size_t>> divided_;
   struct OpenLine {
     std::shared_ptr<Line> line;
     std::shared_ptr<Watch> watch;

@@ -157,6 +157,7 @@ class Compiler {
   absl::StatusOr<Act> Node(const Words& words);
   absl::StatusOr<Act> Link(const Words& words);
   absl::StatusOr<Act> LineOf(const Words& words);
+  absl::StatusOr<Act> Divide(const Words& words);
   absl::StatusOr<Act> Switch(const Words& words);
   absl::StatusOr<Act> At(const Words& words);
   absl::StatusOr<Act> Run(const Words& words);
@@ -228,6 +229,8 @@ const std::vector<Compiler::Form>& Compiler::Commands() {
       {"node NAME chapter CHAPTER hub HUB [schema older]", &Compiler::Node},
       {"link HUB HUB", &Compiler::Link},
       {"line COMPUTER down|up", &Compiler::LineOf},
+      {"divide COMPUTER HUB", &Compiler::Divide},
+      {"join COMPUTER HUB", &Compiler::Divide},
       {"switch NODE HUB", &Compiler::Switch},
       {"at COMPUTER [cannot] put|delete|restore|erase|settle|retry-refused|drop-refused|scrub ...",
        &Compiler::At},
@@ -413,6 +416,16 @@ absl::StatusOr<Act> Compiler::LineOf(const Words& words) {
   CHAPTER_RETURN_IF_ERROR(Site(words[1]));
   return Act([words](Stage& stage) {
     stage.federation.Isolate(stage.At(words[1]), words[2] == "down");
+    return absl::OkStatus();
+  });
+}
+
+absl::StatusOr<Act> Compiler::Divide(const Words& words) {
+  CHAPTER_RETURN_IF_ERROR(Fits(words.size() == 3));
+  CHAPTER_RETURN_IF_ERROR(Site(words[1]));
+  CHAPTER_RETURN_IF_ERROR(Kind(words[2], true));
+  return Act([words](Stage& stage) {
+    stage.federation.Divide(stage.At(words[1]), stage.At(words[2]), words[0] == "divide");
     return absl::OkStatus();
   });
 }
