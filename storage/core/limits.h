@@ -37,6 +37,10 @@ inline constexpr size_t kScopesMax = 1024;
 inline constexpr size_t kScopeBytesMax = 64;
 // How deep following goes: a response follows a delivery follows a member is two.
 inline constexpr int kFollowDepthMax = 4;
+// How far ahead of one hub's clock the stamps that another hub has acknowledged may be to be
+// waited for, in milliseconds: as long as people wait without asking. Those further ahead are
+// stamped again, at the risk of a false alarm.
+inline constexpr uint64_t kAcknowledgedAheadMsMax = 600'000;
 // Writes of one batch: bounds the memory and the pause of one commit.
 inline constexpr size_t kBatchWritesMax = 1000;
 

@@ -416,6 +416,13 @@ absl::StatusOr<std::vector<WriteResult>> Replica::Write(const std::vector<LocalW
   return results;
 }
 
+// The clock may have been put back since some of it was stamped: a deletion must be later
+// than what it deletes all the same.
+Version Replica::NextVersion(const Record& record) {
+  clock_.Observe(record.seen.Highest());
+  return {clock_.Tick(WallMs()), identity_.replica};
+}
+
 WriteResult Replica::WriteOne(Transaction& transaction, const LocalWrite& write) {
   using Kind = LocalWrite::Kind;
   WriteResult result;
@@ -455,7 +462,7 @@ WriteResult Replica::WriteOne(Transaction& transaction, const LocalWrite& write)
   StoredRecord& stored = transaction.Make(write.key);
   const StoredRecord before = stored;
   const auto stamp = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    const Version version{clock_.Tick(WallMs()), identity_.replica};
+    const Version version = NextVersion(stored.record);
     stored.record.seen.Advance(version);
     NoteStamp(transaction, write.key, version);
     return version;
@@ -537,7 +544,7 @@ absl::Status Replica::SettleOne(Transaction& transaction, StoredRecord& stored,
   if (write.choice == Choice::kValue) {
     CHAPTER_RETURN_IF_ERROR(CheckCells({{write.path, write.third}}));
   }
-  const Version version{clock_.Tick(WallMs()), identity_.replica};
+  const Version version = NextVersion(record);
   record.seen.Advance(version);
   NoteStamp(transaction, write.key, version);
   for (ConflictEntry* entry : entries) {

@@ -274,6 +274,8 @@ class Replica {
   void PutRefused(Transaction& transaction, RefusedWrite refused)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
+  // For a local write: later than all that the record has seen.
+  Version NextVersion(const Record& record) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   WriteResult WriteOne(Transaction& transaction, const LocalWrite& write)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status SettleOne(Transaction& transaction, StoredRecord& stored, const LocalWrite& write)

@@ -154,6 +154,16 @@ bool Disjoint(const std::set<Scope>& a, const std::set<Scope>& b) {
   return std::none_of(a.begin(), a.end(), [&](const Scope& s) { return b.contains(s); });
 }
 
+// Whether the record is back in a scope of the peer, and the peer has not yet said that
+// it has heard so.
+bool ReturnedUnheard(const RecordMeta& meta, const ApplyRequest& request) {
+  return std::any_of(meta.scopes.begin(), meta.scopes.end(), [&](const ScopePosition& position) {
+    if (position.left || !position.returned) return false;
+    const auto has = request.peer_has.find(position.scope);
+    return has != request.peer_has.end() && position.entered > has->second;
+  });
+}
+
 // The chapter's scope among a node's.
 const Scope* ChapterScope(const PeerIdentity& peer) {
   for (const Scope& scope : peer.scopes) {
@@ -401,7 +411,12 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
     } else if (options_.ahead_max_ms && !options_.hub) {
       const HybridTime limit = HybridTime::FromWall(
           std::max(welcome.clock.wall_ms, welcome.clock.hybrid.wall_ms()) + welcome.ahead_max_ms);
-      CHAPTER_ASSIGN_OR_RETURN(const bool own_ahead, OwnStampsAbove(limit));
+      // What a hub has acknowledged others may have seen, and under a new stamp it could
+      // show as a conflict: where waiting helps, this hub waits for it.
+      const bool wait =
+          own_high > limit && own_high.wall_ms() <= limit.wall_ms() + kAcknowledgedAheadMsMax;
+      const HybridTime again_above = wait ? own_high : limit;
+      CHAPTER_ASSIGN_OR_RETURN(const bool own_ahead, OwnStampsAbove(again_above));
       if (clock_.last() > limit && !own_ahead) {
         // Learnt from others, or of records that others have stamped ahead as well.
         clock_ = HybridClock(limit);
@@ -410,7 +425,7 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
         if (!IsPlanted(Planted::kStampedAgainUnderOldId)) NewIdentity(false);
         clock_ = HybridClock(std::max(welcome.clock.hybrid, HybridTime::FromWall(WallMs())));
         CHAPTER_RETURN_IF_ERROR(
-            StampAgain(transaction, acknowledged.through, limit, old_id, false, again));
+            StampAgain(transaction, acknowledged.through, again_above, old_id, false, again));
         joined.restart = true;
         joined.restart_reason =
             absl::StrCat("this computer's clock was ", ahead_ms / 1000,
@@ -533,14 +548,18 @@ absl::Status Replica::StampAgain(Transaction& transaction, Sequence after, Hybri
     const StoredRecord* stored = transaction.Find(key);
     if (stored == nullptr) continue;
     std::set<Version> versions;
-    for (const Cell& cell : stored->record.cells) {
-      if (affected(cell.version, cell.learned)) versions.insert(cell.version);
-    }
-    for (const ConflictEntry& entry : stored->record.conflicts) {
-      for (const SettlementEntry& s : entry.settlements) {
-        if (affected(s.version, stored->meta.latest)) versions.insert(s.version);
+    HybridTime kept;  // the highest own stamp that stays
+    const auto look = [&](const Version& version, Sequence learned) {
+      if (affected(version, learned)) {
+        versions.insert(version);
+      } else if (old_ids.contains(version.replica)) {
+        kept = std::max(kept, version.time);
       }
-      if (!keep_times && affected(entry.lost_version, {})) versions.insert(entry.lost_version);
+    };
+    for (const Cell& cell : stored->record.cells) look(cell.version, cell.learned);
+    for (const ConflictEntry& entry : stored->record.conflicts) {
+      for (const SettlementEntry& s : entry.settlements) look(s.version, stored->meta.latest);
+      if (!keep_times) look(entry.lost_version, {});
     }
     const bool seen_above =
         !keep_times && std::any_of(old_ids.begin(), old_ids.end(), [&](ReplicaId id) {
@@ -553,7 +572,7 @@ absl::Status Replica::StampAgain(Transaction& transaction, Sequence after, Hybri
     if (!keep_times && others.Highest() > limit) continue;
     touched.push_back(key);
     for (const Version& version : versions) old_writes[version].push_back(key);
-    clock_.Observe(others.Highest());
+    if (!keep_times) clock_.Observe(std::max(kept, others.Highest()));
   }
   CHAPTER_RETURN_IF_ERROR(it->status());
   std::map<Version, Version> renamed;
@@ -924,6 +943,9 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
                     std::string(status.message()));
     }
   }
+  // Another hub has said that it leaves, and this one may be behind: pushed anew, it gets
+  // that hub's word again.
+  bool called_off = false;
   if (!options_.hub) {
     const auto reset = NotedRefusal(transaction, key, peer);
     if (!reset.ok()) return refuse(RefusedRecord::Reason::kMalformed, reset.status().ToString());
@@ -932,8 +954,12 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
       return outcome;
     }
     // The hub sends it again: it is not leaving after all.
-    if (held != nullptr && transaction.Get(Table::kMeta, keys::Leaving(key)).ok()) {
+    auto leaving = transaction.Get(Table::kMeta, keys::Leaving(key));
+    if (held != nullptr && leaving.ok()) {
+      const auto decoded = DecodeLeaving(*leaving);
+      if (!decoded.ok()) return refuse(RefusedRecord::Reason::kMalformed, "damaged");
       transaction.batch().Delete(Table::kMeta, keys::Leaving(key));
+      called_off = decoded->hub != peer.node;
     }
     if (*reset) {
       TakeOutRefused(transaction, key, peer, **reset, &*update, update->state.seen);
@@ -962,16 +988,17 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
   const bool changed =
       !Contains(mine, update->state) || !merged.damage.empty() || held == nullptr || named_anew;
   if (options_.hub) outcome.answer = !equals_sent;
-  if (!changed) return outcome;
+  if (!changed && !called_off) return outcome;
   const bool existed = held != nullptr;
   const std::vector<Scope> before = existed ? held->meta.Current() : std::vector<Scope>{};
   StoredRecord& stored = transaction.Make(key);
   stored.record = std::move(merged.record);
   // Only what this replica itself learnt has a place in its feed; the rest gets one now.
-  stored.meta.origin = equals_sent ? peer.replica : ReplicaId{};
+  stored.meta.origin = equals_sent && !called_off ? peer.replica : ReplicaId{};
   // It may have been told that the record left, and must hear that it has not.
   if (options_.hub && !peer.hub && existed &&
-      Disjoint({before.begin(), before.end()}, peer.scopes)) {
+      (Disjoint({before.begin(), before.end()}, peer.scopes) ||
+       ReturnedUnheard(stored.meta, request))) {
     stored.meta.origin = {};
     outcome.answer = true;
   }
@@ -1026,6 +1053,7 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
                        .actor = {},
                        .reason = refusal.message,
                        .written_at = {}};
+  std::vector<RefusedWrite> lost;
   RecordUpdate later;
   later.whole = false;
   later.state.seen = held->record.seen;
@@ -1050,10 +1078,14 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
     }
     std::erase_if(entry.settlements, [&](const auto& s) { return unseen_own(s.version); });
     if (unseen_own(entry.lost_version) && !entry.path.existence()) {
-      // A value of this node that lost here, and that the hub has never had.
-      refused.cells.push_back({entry.path, entry.lost_value});
-      refused.actor = entry.lost_actor;
-      refused.written_at = std::max(refused.written_at, entry.lost_version.time);
+      // A value of this node that lost here, and that the hub has never had: listed by
+      // itself, as another may have been written over it.
+      lost.push_back({.number = 0,
+                      .key = key,
+                      .cells = {{entry.path, entry.lost_value}},
+                      .actor = entry.lost_actor,
+                      .reason = refusal.message,
+                      .written_at = entry.lost_version.time});
     } else {
       later.state.conflicts.push_back(std::move(entry));
     }
@@ -1062,6 +1094,9 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
     absl::StrAppend(&refused.reason, " (with it went ", settlements, " settlements of conflicts)");
   }
   const bool erased = hub_state != nullptr && hub_state->state.erased;
+  for (RefusedWrite& write : lost) {
+    if (!erased) PutRefused(transaction, std::move(write));
+  }
   if (refused.written_at != HybridTime{} && !erased) PutRefused(transaction, std::move(refused));
   held->meta.origin = {};
   if (hub_state == nullptr) {
@@ -1080,22 +1115,32 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
         Merge(hub_state->state, later,
               {identity_.replica, std::max(clock_.last(), HybridTime::FromWall(WallMs()))});
     Record& record = merged.record;
-    // What lost to a value that was refused has not lost where the hub's state stands.
+    // What lost to a write that was refused has not lost.
     const auto known = [&](const ConflictEntry& entry) {
       const auto& log = hub_state->state.conflicts;
       return std::any_of(log.begin(), log.end(), [&](const ConflictEntry& e) {
         return e.path == entry.path && e.lost_version == entry.lost_version;
       });
     };
+    const auto kept = [&](const Version& version) {
+      return std::any_of(later.state.cells.begin(), later.state.cells.end(),
+                         [&](const Cell& cell) { return cell.version == version; });
+    };
     std::erase_if(record.conflicts, [&](const ConflictEntry& entry) {
+      // But a deletion has, as long as a later write keeps the record.
       const Cell* cell = record.Find(entry.path);
+      if (cell != nullptr && cell->version == entry.lost_version && record.live()) return false;
       return cell != nullptr && hub_seen.Covers(cell->version) &&
-             hub_seen.Covers(entry.lost_version) && !known(entry);
+             hub_seen.Covers(entry.lost_version) && unseen_own(entry.current_version) &&
+             !kept(entry.current_version) && !known(entry);
     });
     // What this node had seen beyond the hub's state it does not hold any more.
     record.seen = hub_seen;
     for (const Cell& cell : record.cells) record.seen.Advance(cell.version);
-    for (const ConflictEntry& e : record.conflicts) record.seen.Advance(e.lost_version);
+    for (const ConflictEntry& e : record.conflicts) {
+      record.seen.Advance(e.lost_version);
+      for (const SettlementEntry& s : e.settlements) record.seen.Advance(s.version);
+    }
     held->record = std::move(record);
   }
   clock_.Observe(held->record.seen.Highest());
@@ -1224,6 +1269,8 @@ void Replica::AnswerPusher(Transaction& transaction, const ApplyRequest& request
       for (const SettlementEntry& settlement : entry.settlements) note(settlement.version);
     }
     if (stored->record.erased) {
+      // Also where it was the leader that was erased.
+      if (stored->meta.origin != peer.replica) outcome.answer = true;
       // Whoever pushed it may hold it: the feed of its scope tells of the erasure.
       if (outcome.answer && chapter != nullptr) transaction.TellLeft(outcome.key, *chapter);
       continue;
@@ -1329,6 +1376,8 @@ absl::Status Replica::DropWhereDue(Transaction& transaction, const AcknowledgeRe
     auto current = transaction.Get(Table::kMeta, keys::Leaving(key));
     if (!current.ok()) continue;
     CHAPTER_ASSIGN_OR_RETURN(const LeavingValue leaving, DecodeLeaving(*current));
+    // What was held back is not acknowledged, wherever its place in the feed is.
+    if (!hub.entities.contains(key.entity)) continue;
     // A new epoch of the hub has cancelled it.
     if (leaving.hub != hub.node || leaving.epoch != hub.epoch) continue;
     const StoredRecord* stored = transaction.Find(key);

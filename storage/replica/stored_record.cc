@@ -18,6 +18,7 @@ constexpr char kFormat = 1;
 // Flags of a position.
 constexpr int kLeft = 1;
 constexpr int kWithheld = 2;
+constexpr int kReturned = 4;
 
 }  // namespace
 
@@ -53,8 +54,9 @@ std::string EncodeStored(const StoredRecord& stored) {
     AppendString(position.scope.name, out);
     AppendVarint(position.at.value, out);
     AppendVarint(position.entered.value, out);
-    out.push_back(
-        static_cast<char>((position.left ? kLeft : 0) | (position.withheld ? kWithheld : 0)));
+    out.push_back(static_cast<char>((position.left ? kLeft : 0) |
+                                    (position.withheld ? kWithheld : 0) |
+                                    (position.returned ? kReturned : 0)));
   }
   AppendVarint(meta.leaders.size(), out);
   for (const RecordKey& leader : meta.leaders) AppendKey(leader, out);
@@ -87,6 +89,7 @@ absl::StatusOr<StoredRecord> DecodeStored(std::string_view bytes) {
     const std::string_view flags = in.Bytes(1);
     position.left = !flags.empty() && (flags[0] & kLeft) != 0;
     position.withheld = !flags.empty() && (flags[0] & kWithheld) != 0;
+    position.returned = !flags.empty() && (flags[0] & kReturned) != 0;
     meta.scopes.push_back(std::move(position));
   }
   const size_t leaders = in.Count(SIZE_MAX, kKeyBytes);

@@ -34,6 +34,8 @@ struct ScopePosition {
   bool left = false;  // it is in the feed only to say that it left
   // It left for no scope at all, so that its holders were not told yet.
   bool withheld = false;
+  // It left before it entered: holders were told so, and must hear that it is back.
+  bool returned = false;
 };
 
 struct RecordMeta {

@@ -153,21 +153,34 @@ absl::Status Transaction::Place() {
     Entry& entry = Load(key);
     if (!entry.present) continue;
     Resolution resolution = Resolve(key, 0);
-    if (resolution.erased && !entry.after.record.erased) entry.after.record.Erase();
+    if (resolution.erased && !entry.after.record.erased) {
+      // Whoever sent it has another state, and must hear of this one.
+      entry.after.record.Erase();
+      entry.after.meta.origin = {};
+    }
     entry.placed = true;
     entry.placement = std::move(resolution.scopes);
     entry.leaders = std::move(resolution.leaders);
     const std::vector<Scope> current = entry.before.meta.Current();
     const bool moved = !entry.existed || entry.before.erased != entry.after.record.erased ||
                        std::set<Scope>(current.begin(), current.end()) != entry.placement;
-    // How deep those below are may decide where they are.
-    if (!moved && entry.before.meta.leaders != entry.leaders) PlaceBelow(key, 1);
+    // How deep those below are may decide where they are: by the way through what has
+    // moved, also where this record stays because of another way.
+    if (!moved && (entry.before.meta.leaders != entry.leaders || entry.leader_moved)) {
+      PlaceBelow(key, 1);
+    }
     if (!moved) continue;
     const bool moved_only = entry.existed && !entry.after.record.erased;
     if (IsPlanted(Planted::kFollowerLeftBehind) && moved_only) continue;
     for (const RecordKey& follower : Followers(key)) {
       StoredRecord* stored = Find(follower);
-      if (stored == nullptr || touched(follower)) continue;
+      if (stored == nullptr) continue;
+      Entry& below = Load(follower);
+      below.leader_moved = true;
+      if (below.touched) {
+        if (below.placed) PlaceBelow(follower, 1);
+        continue;
+      }
       // Also who sent it must hear where it is now.
       stored->meta.origin = {};
       Touch(follower);
@@ -180,11 +193,13 @@ void Transaction::PlaceBelow(const RecordKey& leader, int depth) {
   if (depth > kFollowDepthMax + 1) return;
   for (const RecordKey& follower : Followers(leader)) {
     StoredRecord* stored = Find(follower);
-    if (stored == nullptr || touched(follower)) continue;
+    if (stored == nullptr) continue;
     const std::vector<Scope> current = stored->meta.Current();
-    if (Resolve(follower, 0).scopes != std::set<Scope>(current.begin(), current.end())) {
+    if (!touched(follower) &&
+        Resolve(follower, 0).scopes != std::set<Scope>(current.begin(), current.end())) {
       stored->meta.origin = {};
       Touch(follower);
+      Load(follower).leader_moved = true;
     } else {
       PlaceBelow(follower, depth + 1);
     }
@@ -246,7 +261,10 @@ void Transaction::SealPositions(Entry& entry, Sequence sequence, const std::stri
   } else if (entry.present) {
     for (const Scope& scope : entry.placement) {
       ScopePosition& position = at(scope);
-      if (position.left) position.entered = sequence;
+      if (position.left) {
+        position.returned = position.at != Sequence{};
+        position.entered = sequence;
+      }
       position.left = position.withheld = false;
       moved.insert(scope);
     }

@@ -82,6 +82,7 @@ class Transaction {
     bool present = false;
     bool touched = false;
     bool placed = false;
+    bool leader_moved = false;
     Before before;
     StoredRecord after;
     std::set<Scope> placement;

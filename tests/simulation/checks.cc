@@ -7,6 +7,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 
 #include "node/session/wire.h"
 #include "storage/core/record_codec.h"
@@ -18,9 +19,9 @@ namespace {
 
 using storage::Scope;
 
-// A record that left a scope may be in a message that was read just before: so many
-// events may lie between.
-constexpr uint64_t kTurnsOfRace = 200;
+// A record that left a scope may be in a message that was read before: the longest that
+// a strand's tasks wait, in milliseconds.
+constexpr uint64_t kRaceMs = 400;
 // What a page is over its bound by a record, and by names of records.
 constexpr size_t kPageSlackBytes = 8 << 10;
 constexpr size_t kWindowPages = 8;
@@ -209,7 +210,7 @@ void Federation::CheckScope(const Watch& watch, size_t number, const std::string
   const auto scopes = PlainScopes(record, *held, Reader::Find, &reader);
   // Unplaced, it goes back to whoever brought it.
   if (!scopes || scopes->empty() || Meet(*scopes, watch.scopes)) return;
-  if (turns_ - site.changed_at[record] < kTurnsOfRace) return;
+  if (scheduler_.now_ms() - site.changed_at[record] < kRaceMs) return;
   Fail(absl::StrCat(site.name, " sends ", record, " to ", sites_[watch.site[kInitiator]]->name,
                     ", and it is in none of its scopes"));
 }
@@ -237,7 +238,6 @@ void Federation::Delivers(const std::shared_ptr<Watch>& watch, size_t side,
 void Federation::CheckFeeds(size_t number) {
   const Site& site = *sites_[number];
   if (site.life == nullptr) return;
-  const storage::Replica& held = *site.life->replica;
   const PlainRecords records = ReadAll(number);
   std::vector<Scope> scopes = {Scope::All()};
   if (site.options.hub) {
@@ -285,8 +285,10 @@ void Federation::CheckFeeds(size_t number) {
         if (!in || !in->contains(scope.name)) continue;
       }
       if (!told.contains(name)) {
-        return Fail(absl::StrCat(site.name, "'s feed of ", scope.name, " lacks ", name, ", of ",
-                                 held.replica_id().value));
+        const auto in = PlainScopes(name, record, FindIn, &records);
+        return Fail(absl::StrCat(site.name, "'s feed of ", scope.name, " lacks ", name,
+                                 ", which is in ", in ? absl::StrJoin(*in, ", ") : "none", ": ",
+                                 record.Text()));
       }
     }
   }
@@ -378,7 +380,9 @@ void Federation::CheckBytes(size_t number) {
       const auto held = records.find(record);
       const bool refused = table == storage::Table::kMeta && key[0] == kRefusedKind;
       if (held == records.end() ? !refused : held->second.erased) {
-        Fail(absl::StrCat(site.name, " has bytes of ", record, ", which it must not have: ", text));
+        Fail(absl::StrCat(site.name, " has bytes of ", record, ", which it must not have: ", text,
+                          " in table ", static_cast<int>(table), " under '",
+                          std::string(key.substr(0, 1)), "'"));
       }
     }
   });

@@ -224,7 +224,7 @@ void Federation::Start(size_t number) {
         for (const storage::ChangeEvent& event : events) {
           const std::string record = NameOf(event.key);
           site.changed.insert(record);
-          site.changed_at[record] = turns_;
+          site.changed_at[record] = scheduler_.now_ms();
         }
       });
   life->group = std::make_unique<node::SessionGroup>(
@@ -238,6 +238,7 @@ void Federation::Start(size_t number) {
   Log(absl::StrCat(site.name, " starts as ", storage::ToHex(site.life->replica->replica_id().value),
                    " epoch ", storage::ToHex(site.life->replica->epoch().value)));
   CheckFeeds(number);
+  for (const auto& [record, now] : ReadAll(number)) ledger_.Observe(number, record, now);
   scheduler_.After(node::kTickMs, [this, number, life_number] { TickSite(number, life_number); });
   for (size_t client = 0; client < site.clients.size(); ++client) {
     site.clients[client].busy = false;
@@ -439,15 +440,19 @@ std::optional<PlainRecord> Federation::Read(size_t number, const std::string& re
 }
 
 // As the disk has them, whether the program runs or not.
-PlainRecords Federation::ReadAll(size_t number) const {
+PlainRecords Federation::ReadAll(size_t number) {
   PlainRecords out;
   sites_[number]->disk.Visit(
       [&](storage::Table table, std::string_view key, std::string_view value) {
         if (table != storage::Table::kRecord) return;
         const auto stored = storage::DecodeStored(value);
-        CHAPTER_CHECK(stored.ok());
         storage::Reader reader(key);
-        out[NameOf(reader.Key())] = ToPlain(stored->record);
+        const std::string name = NameOf(reader.Key());
+        if (!stored.ok()) {
+          return Fail(absl::StrCat(sites_[number]->name, " cannot read its own ", name, ": ",
+                                   stored.status().ToString()));
+        }
+        out[name] = ToPlain(stored->record);
       });
   return out;
 }
@@ -469,6 +474,10 @@ bool Federation::Made(size_t number, const absl::Status& status) {
     Fail(absl::StrCat(site.name, " could not write: ", status.ToString()));
   }
   return !absl::IsResourceExhausted(status);
+}
+
+Ledger::Writer Federation::Writer(size_t number) const {
+  return {number, sites_[number]->life->replica->replica_id().value};
 }
 
 bool Federation::Put(size_t number, const std::vector<Edit>& edits) {
@@ -498,7 +507,8 @@ bool Federation::Put(size_t number, const std::vector<Edit>& edits) {
       cells.push_back({path_text, cell.text, cell.unique});
     }
     begun.push_back(
-        {ledger_.Begin(number, edit.record, visible ? &*visible : nullptr, cells), cells.size()});
+        {ledger_.Begin(Writer(number), edit.record, visible ? &*visible : nullptr, cells),
+         cells.size()});
     writes.push_back(std::move(write));
   }
   Log(text);
@@ -534,14 +544,15 @@ bool Federation::Erase(size_t number, const std::string& record) {
 bool Federation::WriteOne(size_t number, const std::string& record, LocalWrite::Kind kind,
                           const char* verb) {
   Site& site = *sites_[number];
+  if (site.life == nullptr) return false;
   const auto visible = Read(number, record);
-  if (!visible || site.life == nullptr) return false;
+  if (!visible) return false;
   size_t first = 0;
   if (kind == LocalWrite::Kind::kErase) {
-    first = ledger_.BeginErase(number, record, *visible);
+    first = ledger_.BeginErase(Writer(number), record, *visible);
   } else {
     first =
-        ledger_.Begin(number, record, &*visible,
+        ledger_.Begin(Writer(number), record, &*visible,
                       {{"", kind == LocalWrite::Kind::kDelete ? "deleted" : "restored", false}});
   }
   Log(absl::StrCat(site.name, " ", verb, " ", record));
@@ -569,8 +580,9 @@ bool Federation::SettleConflict(size_t number, const std::string& record, const 
                                 const std::optional<std::string>& lost, storage::Choice choice,
                                 const PlainValue& third) {
   Site& site = *sites_[number];
+  if (site.life == nullptr) return false;
   const auto visible = Read(number, record);
-  if (!visible || site.life == nullptr) return false;
+  if (!visible) return false;
   const std::string path_text = PathText(path);
   const PlainValue lost_text = PlainValueOf(path, lost);
   LocalWrite write{
@@ -585,7 +597,8 @@ bool Federation::SettleConflict(size_t number, const std::string& record, const 
                                           : visible->Value(path_text) != value;
     if (changes) cells.push_back({path_text, value, choice == storage::Choice::kValue});
   }
-  const size_t first = ledger_.BeginSettle(number, record, *visible, path_text, lost_text, cells);
+  const size_t first =
+      ledger_.BeginSettle(Writer(number), record, *visible, path_text, lost_text, cells);
   Log(absl::StrCat(site.name, " settles ", record, " field '", path_text, "' lost ",
                    ToText(lost_text), " choice ", static_cast<int>(choice)));
   return Conclude(number, record, first, 1 + cells.size(), site.life->replica->Write({write}));
@@ -663,7 +676,7 @@ void Federation::Revoke(size_t number) {
 
 // What the others have, as their disks hold it: a revoked node's is lost.
 std::vector<const PlainRecords*> Federation::Others(size_t number,
-                                                    std::vector<PlainRecords>& keep) const {
+                                                    std::vector<PlainRecords>& keep) {
   for (const auto& site : sites_) {
     if (site->number != number && !site->revoked) keep.push_back(ReadAll(site->number));
   }
@@ -844,7 +857,6 @@ void Federation::SetSchema(size_t number, bool older) {
 // --- Time. ---
 
 bool Federation::Step() {
-  ++turns_;
   scheduler_.Step();
   return report_.ok;
 }
@@ -863,6 +875,7 @@ void Federation::Log(const std::string& line) {
   for (const char c : text) hash_ = (hash_ ^ static_cast<unsigned char>(c)) * 0x100000001b3;
   hash_ = (hash_ ^ '\n') * 0x100000001b3;
   if (sink_) sink_(text);
+  if (absl::EndsWith(text, ": Pulse")) return;
   last_events_.push_back(text);
   if (last_events_.size() > 60) last_events_.pop_front();
 }

@@ -96,7 +96,7 @@ class Federation {
   void Revoke(size_t site);
   // What stands at a site, empty where it does not hold the record.
   std::optional<PlainRecord> Read(size_t site, const std::string& record) const;
-  PlainRecords ReadAll(size_t site) const;
+  PlainRecords ReadAll(size_t site);
   // Whether any value on a site's disk contains `text`.
   bool DiskHolds(size_t site, const std::string& text) const;
   // Text of a value that nobody has written before.
@@ -222,7 +222,7 @@ class Federation {
     std::vector<Client> clients;  // a node has one, for its hub
     std::vector<Backup> backups;
     std::set<std::string> changed;  // records to look at
-    // When a record last changed here, in steps of the scheduler.
+    // When a record last changed here, in milliseconds.
     std::map<std::string, uint64_t> changed_at;
   };
   // A stream's state as the checkers follow it, for each side that sends.
@@ -263,7 +263,8 @@ class Federation {
   bool Quiet() const;
   std::string Differences();
   void CheckBytes(size_t site);
-  std::vector<const PlainRecords*> Others(size_t site, std::vector<PlainRecords>& keep) const;
+  std::vector<const PlainRecords*> Others(size_t site, std::vector<PlainRecords>& keep);
+  Ledger::Writer Writer(size_t site) const;
   bool WriteOne(size_t site, const std::string& record, storage::LocalWrite::Kind kind,
                 const char* verb);
   bool Conclude(size_t site, const std::string& record, size_t first, size_t count,
@@ -285,8 +286,7 @@ class Federation {
   std::deque<std::string> last_events_;
   uint64_t hash_ = 0xcbf29ce484222325;
   uint64_t steps_ = 0;
-  uint64_t turns_ = 0;  // events that happened
-  uint64_t texts_ = 0;
+  uint64_t texts_ = 100000;  // long enough never to come up by chance
   size_t backlog_most_ = 0;
   Ledger ledger_;
   std::vector<std::unique_ptr<Site>> sites_;

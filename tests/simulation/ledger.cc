@@ -91,27 +91,28 @@ WriteSet Ledger::Visible(const History& history, const PlainRecord& record) cons
   return out;
 }
 
-size_t Ledger::Begin(size_t site, const std::string& record, const PlainRecord* visible,
+size_t Ledger::Begin(Writer writer, const std::string& record, const PlainRecord* visible,
                      const std::vector<Cell>& cells) {
   History& history = histories_[record];
   const WriteSet past = visible == nullptr ? WriteSet() : Visible(history, *visible);
   const size_t first = history.writes.size();
   for (const Cell& cell : cells) {
     Add(record, {.kind = PlainWrite::Kind::kCell,
-                 .site = site,
+                 .site = writer.site,
                  .path = cell.path,
                  .value = cell.value,
                  .past = past,
-                 .unique = cell.unique});
+                 .unique = cell.unique,
+                 .replica = writer.replica});
   }
   return first;
 }
 
-size_t Ledger::BeginSettle(size_t site, const std::string& record, const PlainRecord& visible,
+size_t Ledger::BeginSettle(Writer writer, const std::string& record, const PlainRecord& visible,
                            const std::string& path, const PlainValue& lost,
                            const std::vector<Cell>& cells) {
   PlainWrite write{.kind = PlainWrite::Kind::kSettle,
-                   .site = site,
+                   .site = writer.site,
                    .path = path,
                    .value = lost,
                    .past = Visible(histories_[record], visible)};
@@ -121,13 +122,13 @@ size_t Ledger::BeginSettle(size_t site, const std::string& record, const PlainRe
     }
   }
   const size_t first = Add(record, std::move(write));
-  Begin(site, record, &visible, cells);
+  Begin(writer, record, &visible, cells);
   return first;
 }
 
-size_t Ledger::BeginErase(size_t site, const std::string& record, const PlainRecord& visible) {
+size_t Ledger::BeginErase(Writer writer, const std::string& record, const PlainRecord& visible) {
   return Add(record, {.kind = PlainWrite::Kind::kErase,
-                      .site = site,
+                      .site = writer.site,
                       .path = {},
                       .value = {},
                       .past = Visible(histories_[record], visible)});
@@ -239,9 +240,57 @@ void Ledger::Judge(const std::string& name, History& history, const PlainEntry& 
                      c.past.Has(*lost) ? "had seen it" : "it had seen"));
 }
 
+void Ledger::Resolve(History& history, const std::string& path, const PlainValue& value,
+                     const Stamp& stamp) {
+  if (history.by_stamp.contains({path, stamp})) return;
+  const auto same = history.by_value.find({path, value});
+  if (same == history.by_value.end()) return;
+  for (const size_t number : same->second) {
+    PlainWrite& write = history.writes[number];
+    if (write.acknowledged || write.stamp || write.replica != stamp.replica) continue;
+    write.stamp = stamp;
+    write.observed = true;
+    history.by_stamp[{path, stamp}] = number;
+    return;
+  }
+}
+
+void Ledger::FollowStamps(History& history, const PlainRecord& before, const PlainRecord& now) {
+  const auto follow = [&](const std::string& path, const Stamp& old, const Stamp& fresh) {
+    const auto known = history.by_stamp.find({path, old});
+    if (known != history.by_stamp.end()) history.by_stamp[{path, fresh}] = known->second;
+  };
+  for (const auto& [path, cell] : now.cells) {
+    if (history.by_stamp.contains({path, cell.stamp})) continue;
+    const auto old = before.cells.find(path);
+    if (old == before.cells.end() || old->second.value != cell.value) continue;
+    follow(path, old->second.stamp, cell.stamp);
+  }
+  const auto in_log = [](const PlainRecord& record, const PlainEntry& entry) {
+    return std::any_of(record.log.begin(), record.log.end(), [&](const PlainEntry& e) {
+      return e.path == entry.path && e.lost_stamp == entry.lost_stamp;
+    });
+  };
+  for (const PlainEntry& entry : now.log) {
+    if (history.by_stamp.contains({entry.path, entry.lost_stamp})) continue;
+    for (const PlainEntry& old : before.log) {
+      if (old.path != entry.path || old.lost != entry.lost || in_log(now, old)) continue;
+      follow(entry.path, old.lost_stamp, entry.lost_stamp);
+    }
+  }
+}
+
 void Ledger::Observe(size_t site, const std::string& name, const PlainRecord& now) {
   History& history = histories_[name];
   SiteMemory& memory = memory_[site];
+  for (const auto& [path, cell] : now.cells) Resolve(history, path, cell.value, cell.stamp);
+  for (const PlainEntry& entry : now.log) {
+    Resolve(history, entry.path, entry.lost, entry.lost_stamp);
+  }
+  if (const auto before = memory.last.find(name); before != memory.last.end()) {
+    FollowStamps(history, before->second, now);
+  }
+  memory.last[name] = now;
   bool& erased = memory.erased[name];
   if (erased && !now.erased) fail_(absl::StrCat(name, " was erased and is back"));
   erased = now.erased;
@@ -289,6 +338,7 @@ void Ledger::RefusedSettlements(size_t site, const std::string& record) {
 void Ledger::GoBack(size_t site, const PlainRecords& records) {
   SiteMemory& memory = memory_[site];
   memory = {};
+  memory.last = records;
   for (const auto& [name, record] : records) {
     memory.erased[name] = record.erased;
     for (const PlainEntry& entry : record.log) {

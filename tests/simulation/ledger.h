@@ -51,6 +51,7 @@ struct PlainWrite {
   bool acknowledged = false;
   bool unique = false;    // no other write of the record has this value
   bool observed = false;  // seen at some replica
+  uint64_t replica = 0;   // the id that its replica had
   std::optional<Stamp> stamp;
   // Why it may be lost, or seem a conflict; empty: it may not.
   std::string excuse;
@@ -69,6 +70,11 @@ class Ledger {
 
   // --- Writes, around each call at a replica. ---
 
+  // Who writes: a site, under its present replica id.
+  struct Writer {
+    size_t site = 0;
+    uint64_t replica = 0;
+  };
   // A write of several cells of `record` is about to be made where `visible` stands.
   // Returns its number among the record's; the cells have rising numbers from there.
   struct Cell {
@@ -76,12 +82,12 @@ class Ledger {
     PlainValue value;
     bool unique = false;
   };
-  size_t Begin(size_t site, const std::string& record, const PlainRecord* visible,
+  size_t Begin(Writer writer, const std::string& record, const PlainRecord* visible,
                const std::vector<Cell>& cells);
-  size_t BeginSettle(size_t site, const std::string& record, const PlainRecord& visible,
+  size_t BeginSettle(Writer writer, const std::string& record, const PlainRecord& visible,
                      const std::string& path, const PlainValue& lost,
                      const std::vector<Cell>& cells);
-  size_t BeginErase(size_t site, const std::string& record, const PlainRecord& visible);
+  size_t BeginErase(Writer writer, const std::string& record, const PlainRecord& visible);
   // The replica has it, as `now` shows.
   void Acknowledge(const std::string& record, size_t first, size_t count, const PlainRecord& now);
   // The replica said that it was not made, and is believed.
@@ -141,11 +147,17 @@ class Ledger {
     std::set<size_t> refused_settlements;  // sites
   };
   struct SiteMemory {
+    std::map<std::string, PlainRecord> last;  // as it was last seen
     std::map<std::string, bool> erased;
     std::map<std::string, std::set<std::pair<std::string, Stamp>>> settled;
   };
 
   size_t Add(const std::string& record, PlainWrite write);
+  // Writes that `site` has stamped again: what had a known version has another now.
+  void FollowStamps(History& history, const PlainRecord& before, const PlainRecord& now);
+  // Finds out which write in doubt it was that a version tells of.
+  void Resolve(History& history, const std::string& path, const PlainValue& value,
+               const Stamp& stamp);
   std::optional<size_t> Find(const History& history, const std::string& path,
                              const PlainValue& value, const Stamp& stamp) const;
   // All that a record's state shows to have been seen.

@@ -319,9 +319,11 @@ class Workload {
     if (!conflicts.ok() || conflicts->empty()) return false;
     const storage::ConflictRef& ref = work_.Pick(*conflicts);
     const uint64_t roll = work_.Below(100);
-    const storage::Choice choice = roll < 40   ? storage::Choice::kKeep
-                                   : roll < 85 ? storage::Choice::kTake
-                                               : storage::Choice::kValue;
+    const uint32_t field = ref.entry.path.field;
+    const bool text = field == kName || field == kPhone || field == kLabels;
+    const storage::Choice choice = roll < 40            ? storage::Choice::kKeep
+                                   : roll < 80 || !text ? storage::Choice::kTake
+                                                        : storage::Choice::kValue;
     PlainValue third;
     if (choice == storage::Choice::kValue) third = federation_.FreshText();
     return federation_.SettleConflict(site, NameOf(ref.key), ref.entry.path, ref.entry.lost_value,
