@@ -279,6 +279,7 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
       if (theirs.hub != identity_.replica || theirs.epoch != identity_.epoch) continue;
       if (theirs.as != peer.replica && !known) {
         accepted.cursor.sequence = theirs.through;  // the feed went on under a new id
+        accepted.cursor.mark = {};
       } else if (theirs.as == peer.replica && theirs.through > accepted.cursor.sequence) {
         rolled_back = true;
       }
@@ -315,6 +316,7 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
         resume = {identity_.replica, identity_.epoch, resume.scope, {}, {}};
       }
       accepted.cursor.sequence = {};
+      accepted.cursor.mark = {};
     }
     // Kept from the first meeting on: a peer of an id that is not known here, but
     // was acknowledged here, met a later self of this replica.

@@ -127,7 +127,11 @@ void Federation::Look(size_t number) {
   NoteRefused(number);
   for (const std::string& record : std::exchange(site.changed, {})) {
     const auto now = Read(number, record);
-    if (now) ledger_.Observe(number, record, *now);
+    if (now) {
+      ledger_.Observe(number, record, *now);
+    } else {
+      ledger_.ObserveGone(number, record);
+    }
   }
 }
 

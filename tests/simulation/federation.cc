@@ -750,6 +750,7 @@ void Federation::GoBack(size_t number, Aware aware) {
     ledger_.MustTakeNewId(number, number);
   } else {
     ledger_.Twins(number, number);
+    ledger_.MayUseOldIds(number);
     if (site.options.hub) {
       site.unaware_as = id_before;
       ledger_.ExcuseWritesOf(number, "written by a hub that did not know that it went back");

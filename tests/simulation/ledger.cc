@@ -324,6 +324,13 @@ void Ledger::Observe(size_t site, const std::string& name, const PlainRecord& no
   }
 }
 
+void Ledger::ObserveGone(size_t site, const std::string& record) {
+  SiteMemory& memory = memory_[site];
+  memory.last.erase(record);
+  memory.erased.erase(record);
+  memory.settled.erase(record);
+}
+
 void Ledger::Refused(const std::string& record, const std::string& path, const PlainValue& value) {
   History& history = histories_[record];
   const auto it = history.by_value.find({path, value});

@@ -95,8 +95,9 @@ class Ledger {
 
   // --- What is seen of the replicas. ---
 
-  // A record as a replica has it now.
+  // A record as a replica has it now; or that it has let it go.
   void Observe(size_t site, const std::string& record, const PlainRecord& now);
+  void ObserveGone(size_t site, const std::string& record);
   // The refused list of a site names a value.
   void Refused(const std::string& record, const std::string& path, const PlainValue& value);
   void RefusedSettlements(size_t site, const std::string& record);
@@ -113,6 +114,8 @@ class Ledger {
   // Two computers believe to be one: alarms over what either wrote are allowed, and
   // both may write under one id for a while.
   void Twins(size_t site, size_t twin);
+  // The site does not know that its disk went back: an old id is what it has.
+  void MayUseOldIds(size_t site) { forbidden_.erase(site); }
   // The site was restored or copied from `original`, and knows it: never again the
   // ids that were used there.
   void MustTakeNewId(size_t site, size_t original);
