@@ -2,6 +2,7 @@
 //
 // chapter-sim: runs simulated federations from seeds. Exit 0 where every promise
 // held, 1 where one did not, 2 for wrong usage.
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdio>
@@ -11,10 +12,12 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include <CLI/CLI.hpp>
 #include <spdlog/spdlog.h>
 
@@ -54,9 +57,8 @@ struct Total {
 };
 
 std::string Command(const Arguments& arguments, const Options& options) {
-  std::string out = absl::StrCat("chapter-sim ", options.ToText());
-  if (!arguments.defect.empty()) absl::StrAppend(&out, " --defect ", arguments.defect);
-  return out;
+  if (arguments.defect.empty()) return "chapter-sim " + options.ToText();
+  return absl::StrCat("chapter-sim-planted ", options.ToText(), " --defect ", arguments.defect);
 }
 
 void ShowFailure(const Arguments& arguments, const Options& options, const Report& report) {
@@ -90,15 +92,17 @@ bool CheckEveryKind(const Counts& counts) {
   return all;
 }
 
+// With `until_found` no seed above the least one that fails matters: those below it have all been
+// run when this returns, however many threads there are.
 Total RunAll(const Arguments& arguments, uint64_t first, uint64_t last) {
   Total total;
   std::mutex mutex;
   std::atomic<uint64_t> next = first;
-  std::atomic<bool> stop = false;
+  std::atomic<uint64_t> end = last;
   const auto work = [&] {
-    while (!stop) {
+    while (true) {
       const uint64_t seed = next++;
-      if (seed > last) return;
+      if (seed > end) return;
       Options options = arguments.options;
       options.seed = seed;
       Report report = Simulate(options);
@@ -115,7 +119,11 @@ Total RunAll(const Arguments& arguments, uint64_t first, uint64_t last) {
       total.steps_least = std::min(total.steps_least, report.steps);
       total.counts.Add(report.counts);
       if (report.ok) continue;
-      if (arguments.until_found) stop = true;
+      if (arguments.until_found) {
+        end = std::min(end.load(), seed);
+        total.failures.emplace_back(seed, std::move(report));
+        continue;
+      }
       if (total.failures.size() < kFailuresShown) {
         ShowFailure(arguments, options, report);
       } else {
@@ -128,6 +136,24 @@ Total RunAll(const Arguments& arguments, uint64_t first, uint64_t last) {
   for (unsigned i = 0; i < arguments.jobs; ++i) threads.emplace_back(work);
   for (std::thread& thread : threads) thread.join();
   return total;
+}
+
+// The least seed that fails, which is the same in every run of the program.
+int TellFirst(const Arguments& arguments, uint64_t first, uint64_t last, const Total& total) {
+  const auto least =
+      std::min_element(total.failures.begin(), total.failures.end(),
+                       [](const auto& a, const auto& b) { return a.first < b.first; });
+  if (least == total.failures.end()) {
+    std::cout << "found nothing after " << last - first + 1 << " seeds\n";
+    return 0;
+  }
+  const auto& [seed, report] = *least;
+  Options options = arguments.options;
+  options.seed = seed;
+  ShowFailure(arguments, options, report);
+  std::cout << "found at seed " << seed << " after " << seed - first + 1
+            << " seeds: " << report.failure << "\n";
+  return 1;
 }
 
 int RunSeeds(const Arguments& arguments) {
@@ -146,9 +172,13 @@ int RunSeeds(const Arguments& arguments) {
   const Total total = RunAll(arguments, first, last);
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  for (const auto& [kind, names] : total.counts.all()) {
-    for (const auto& [name, count] : names) {
-      std::cout << kind << ": " << name << " " << count << "\n";
+  if (arguments.until_found) return TellFirst(arguments, first, last, total);
+  if (!arguments.twice) {
+    for (const auto& [kind, names] : total.counts.all()) {
+      const auto text = [](std::string* out, const auto& count) {
+        absl::StrAppend(out, count.first, " ", count.second);
+      };
+      std::cout << kind << ": " << absl::StrJoin(names, ", ", text) << "\n";
     }
   }
   const bool every_kind = !arguments.every_kind || CheckEveryKind(total.counts);
@@ -225,15 +255,15 @@ int Main(int argc, char** argv) {
   app.add_option("--plan", arguments.plans, "run these plans, text files, and nothing else");
   app.add_option("--jobs", arguments.jobs, "runs at a time")->check(CLI::Range(1U, kJobsMax));
   app.add_flag("--log", arguments.log, "print every event of the run");
-  app.add_flag("--twice", arguments.twice, "run each seed twice: both must be the same");
+  app.add_flag("--twice", arguments.twice, "run each seed twice: both must be the same; no counts");
   app.add_flag("--shrink", arguments.shrink, "look for a shorter run that fails as well");
   app.add_flag("--every-kind", arguments.every_kind,
                "fail unless every fault, message and conflict occurred");
-  app.add_flag("--until-found", arguments.until_found, "stop at the first seed that fails");
+  app.add_flag("--until-found", arguments.until_found, "end with the least seed that fails");
 #ifdef CHAPTERSYNC_PLANTED_DEFECTS
   app.add_option("--defect", arguments.defect, "plant a known defect");
   bool list = false;
-  app.add_flag("--list-defects", list, "print the names of the defects");
+  app.add_flag("--list-defects", list, "print the defects, with what each does");
 #endif
   try {
     app.parse(argc, argv);
@@ -256,22 +286,18 @@ int Main(int argc, char** argv) {
 #ifdef CHAPTERSYNC_PLANTED_DEFECTS
   if (list) {
     for (const storage::PlantedDefect& defect : storage::kPlantedDefects) {
-      std::cout << defect.name << "\n";
+      std::cout << defect.name << ": " << defect.what << "\n";
     }
     return 0;
   }
   if (!arguments.defect.empty()) {
-    bool found = false;
-    for (const storage::PlantedDefect& defect : storage::kPlantedDefects) {
-      if (defect.name != arguments.defect) continue;
-      storage::Plant(defect.defect);
-      found = true;
-    }
-    if (!found) {
+    const storage::Planted defect = storage::PlantedByName(arguments.defect);
+    if (defect == storage::Planted::kNone) {
       std::cerr << "chapter-sim: there is no defect '" << arguments.defect
                 << "'; --list-defects names them\n";
       return 2;
     }
+    storage::Plant(defect);
   }
 #endif
   spdlog::set_level(spdlog::level::off);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Names of faults and kinds of work; see options.h. Any thread.
+// Names of faults and kinds of work, and options as a command line has them; see
+// options.h. Any thread.
 #include "tests/simulation/options.h"
 
 #include "absl/strings/str_cat.h"

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Greedy: whatever can be left out is left out, until nothing can; see shrink.h.
+// Greedy: whatever can be left out is left out, until nothing can; then a few other
+// seeds are tried. See shrink.h; one thread.
 #include "tests/simulation/shrink.h"
 
 #include <algorithm>

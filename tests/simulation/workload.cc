@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Random work and random faults; see workload.h. One thread.
+// Random work and random faults, in one federation whose shape is drawn as well; see
+// workload.h. One thread.
 #include "tests/simulation/workload.h"
 
 #include <algorithm>

@@ -1,0 +1,388 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The plain model can fail: histories made by hand, each with one promise broken or
+// one thing that only looks like it.
+#include "tests/simulation/ledger.h"
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace chaptersync::simulation {
+namespace {
+
+using testing::AllOf;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::Pair;
+using testing::UnorderedElementsAre;
+
+constexpr char kName[] = "3";
+constexpr char kChapterPath[] = "1";
+
+// Sites are numbers, and write under the replica id of that number plus 100, unless told.
+class LedgerTest : public testing::Test {
+ protected:
+  static Ledger::Writer At(size_t site) { return {site, 100 + site}; }
+
+  static PlainCell Cell(const PlainValue& value, uint64_t time, uint64_t replica) {
+    return {value, {time, replica}, "officer"};
+  }
+
+  static PlainEntry Entry(const std::string& path, const PlainCell& lost,
+                          const PlainCell& current) {
+    return {path, lost.value, lost.stamp, current.value, current.stamp, true, ""};
+  }
+
+  // Where `seen` stood, a site writes a cell, which then stands in `seen`.
+  size_t Write(Ledger::Writer writer, PlainRecord& seen, const std::string& path,
+               const PlainValue& value, uint64_t time, const std::string& record = "m1") {
+    const PlainRecord before = seen;
+    const bool unique = value && value->front() == 'w';
+    const size_t number = ledger_.Begin(writer, record, before.cells.empty() ? nullptr : &before,
+                                        {{path, value, unique}});
+    seen.cells[path] = Cell(value, time, writer.replica);
+    ledger_.Acknowledge(record, number, 1, seen);
+    return number;
+  }
+
+  std::vector<std::string> Check(const PlainRecords& records) {
+    ledger_.CheckAll(records);
+    return failures_;
+  }
+
+  std::vector<std::string> failures_;
+  Ledger ledger_{[this](const std::string& what) { failures_.push_back(what); }};
+};
+
+TEST_F(LedgerTest, WriteThatStandsIsNotLost) {
+  PlainRecord hub;
+  Write(At(1), hub, kName, "w1;", 10);
+  EXPECT_THAT(Check({{"m1", hub}}), IsEmpty());
+  EXPECT_THAT(ledger_.endings(), ElementsAre(Pair("current", 1)));
+}
+
+TEST_F(LedgerTest, WriteThatIsNowhereIsLost) {
+  PlainRecord one;
+  Write(At(1), one, kName, "w1;", 10);
+  EXPECT_THAT(Check({}), ElementsAre(AllOf(HasSubstr("a write was lost: m1 field '3' = w1;"),
+                                           HasSubstr("no such record"))));
+}
+
+TEST_F(LedgerTest, WriteReplacedUnseenIsLost) {
+  PlainRecord one;
+  PlainRecord two;
+  Write(At(1), one, kName, "w1;", 10);
+  Write(At(2), two, kName, "w2;", 11);
+  EXPECT_THAT(Check({{"m1", two}}), ElementsAre(HasSubstr("a write was lost: m1 field '3' = w1;")));
+}
+
+TEST_F(LedgerTest, WriteReplacedKnowinglyIsNotLost) {
+  PlainRecord one;
+  Write(At(1), one, kName, "w1;", 10);
+  PlainRecord two = one;
+  Write(At(2), two, kName, "w2;", 11);
+  EXPECT_THAT(Check({{"m1", two}}), IsEmpty());
+  EXPECT_THAT(ledger_.endings(), ElementsAre(Pair("current", 1), Pair("replaced knowingly", 1)));
+}
+
+TEST_F(LedgerTest, WriteInTheConflictLogIsNotLost) {
+  PlainRecord one;
+  PlainRecord two;
+  Write(At(1), one, kName, "w1;", 10);
+  Write(At(2), two, kName, "w2;", 11);
+  two.log.push_back(Entry(kName, one.cells[kName], two.cells[kName]));
+  ledger_.Observe(0, "m1", two);
+  EXPECT_THAT(Check({{"m1", two}}), IsEmpty());
+  EXPECT_THAT(ledger_.endings(), ElementsAre(Pair("current", 1), Pair("in the conflict log", 1)));
+  EXPECT_THAT(ledger_.conflicts(), ElementsAre(Pair("edit lost to an edit", 1)));
+}
+
+TEST_F(LedgerTest, EqualWritesAccountForEachOther) {
+  PlainRecord one;
+  PlainRecord two;
+  Write(At(1), one, kChapterPath, "oslo", 10);
+  Write(At(2), two, kChapterPath, "oslo", 11);
+  EXPECT_THAT(Check({{"m1", two}}), IsEmpty());
+}
+
+TEST_F(LedgerTest, DeletedWithoutKnowingIsLost) {
+  PlainRecord one;
+  Write(At(1), one, kName, "w1;", 10);
+  PlainRecord two = one;
+  Write(At(1), one, kName, "w2;", 11);
+  Write(At(2), two, "", "deleted", 12);
+  PlainRecord hub = two;
+  hub.cells[kName] = one.cells[kName];
+  EXPECT_THAT(Check({{"m1", hub}}), ElementsAre(HasSubstr("a write was lost: m1 field '3' = w2;")));
+  EXPECT_THAT(ledger_.endings(),
+              UnorderedElementsAre(Pair("replaced knowingly", 1), Pair("current", 1)));
+}
+
+TEST_F(LedgerTest, DeletedKnowinglyIsNotLost) {
+  PlainRecord hub;
+  Write(At(1), hub, kName, "w1;", 10);
+  Write(At(2), hub, "", "deleted", 12);
+  EXPECT_THAT(Check({{"m1", hub}}), IsEmpty());
+  EXPECT_THAT(ledger_.endings(), ElementsAre(Pair("current", 1), Pair("deleted knowingly", 1)));
+}
+
+TEST_F(LedgerTest, RefusedWriteMustBeShown) {
+  PlainRecord one;
+  Write(At(1), one, kName, "w1;", 10);
+  ledger_.Refused("m1", kName, "w1;");
+  EXPECT_THAT(Check({}), IsEmpty());
+  EXPECT_THAT(ledger_.endings(), ElementsAre(Pair("refused and shown", 1)));
+}
+
+TEST_F(LedgerTest, WriteInDoubtMayBeLost) {
+  ledger_.Begin(At(1), "m1", nullptr, {{kName, "w1;", true}});
+  EXPECT_THAT(Check({}), IsEmpty());
+  EXPECT_EQ(ledger_.writes(), 1);
+}
+
+// The call failed, and the write stands all the same: what replaces it has seen it.
+TEST_F(LedgerTest, WriteInDoubtThatTurnsUpCounts) {
+  ledger_.Begin(At(1), "m1", nullptr, {{kName, "w1;", true}});
+  PlainRecord seen;
+  seen.cells[kName] = Cell("w1;", 10, 101);
+  ledger_.Observe(1, "m1", seen);
+  const PlainCell first = seen.cells[kName];
+  Write(At(2), seen, kName, "w2;", 11);
+  seen.log.push_back(Entry(kName, first, seen.cells[kName]));
+  ledger_.Observe(2, "m1", seen);
+  EXPECT_THAT(failures_, ElementsAre(HasSubstr("false alarm: m1 field '3' = w1;")));
+}
+
+TEST_F(LedgerTest, AcknowledgedAndNotThere) {
+  const size_t number = ledger_.Begin(At(1), "m1", nullptr, {{kName, "w1;", true}});
+  ledger_.Acknowledge("m1", number, 1, {});
+  EXPECT_THAT(failures_, ElementsAre(HasSubstr("acknowledged and not there: m1 field '3'")));
+}
+
+TEST_F(LedgerTest, TakenBackAndThereAllTheSame) {
+  const size_t number = ledger_.Begin(At(1), "m1", nullptr, {{kName, "w1;", true}});
+  ledger_.TakeBack("m1", number, 1);
+  PlainRecord seen;
+  seen.cells[kName] = Cell("w1;", 10, 101);
+  ledger_.Observe(1, "m1", seen);
+  EXPECT_THAT(Check({}), testing::Each(HasSubstr("nobody wrote m1 field '3' = w1;")));
+}
+
+TEST_F(LedgerTest, ValueThatNobodyWrote) {
+  PlainRecord seen;
+  seen.cells[kName] = Cell("from nowhere", 10, 101);
+  ledger_.Observe(1, "m1", seen);
+  EXPECT_THAT(failures_, ElementsAre(HasSubstr("nobody wrote m1 field '3' = from nowhere")));
+}
+
+TEST_F(LedgerTest, OneVersionWithTwoValues) {
+  PlainRecord one;
+  Write(At(1), one, kName, "w1;", 10);
+  Write(At(1), one, kName, "w2;", 11);
+  ledger_.Observe(1, "m1", one);
+  one.cells[kName].value = "w1;";
+  ledger_.Observe(2, "m1", one);
+  EXPECT_THAT(failures_, ElementsAre(HasSubstr("one version has two values: m1 field '3' = w1;")));
+}
+
+// --- Alarms. ---
+
+TEST_F(LedgerTest, ConflictOverWhatWasSeenIsAFalseAlarm) {
+  PlainRecord hub;
+  Write(At(1), hub, kName, "w1;", 10);
+  const PlainCell seen = hub.cells[kName];
+  Write(At(2), hub, kName, "w2;", 11);
+  hub.log.push_back(Entry(kName, seen, hub.cells[kName]));
+  ledger_.Observe(0, "m1", hub);
+  EXPECT_THAT(failures_, ElementsAre(AllOf(HasSubstr("false alarm: m1 field '3' = w1; of site 1"),
+                                           HasSubstr("which had seen it"))));
+  // It is told once, wherever else it shows.
+  ledger_.Observe(1, "m1", hub);
+  EXPECT_EQ(failures_.size(), 1);
+}
+
+TEST_F(LedgerTest, AlarmThatTheDesignAllowsIsCounted) {
+  ledger_.Twins(1, 2);
+  PlainRecord hub;
+  Write(At(1), hub, kName, "w1;", 10);
+  const PlainCell seen = hub.cells[kName];
+  Write(At(2), hub, kName, "w2;", 11);
+  hub.log.push_back(Entry(kName, seen, hub.cells[kName]));
+  ledger_.Observe(0, "m1", hub);
+  EXPECT_THAT(failures_, IsEmpty());
+  EXPECT_EQ(ledger_.alarms_allowed(), 1);
+}
+
+// --- Settlements. ---
+
+class SettlementTest : public LedgerTest {
+ protected:
+  void SetUp() override {
+    PlainRecord one;
+    Write(At(1), one, kName, "w1;", 10);
+    Write(At(2), hub_, kName, "w2;", 11);
+    hub_.log.push_back(Entry(kName, one.cells[kName], hub_.cells[kName]));
+    ledger_.Observe(0, "m1", hub_);
+    const size_t number = ledger_.BeginSettle(At(0), "m1", hub_, kName, "w1;", {});
+    hub_.log[0].open = false;
+    ledger_.Acknowledge("m1", number, 1, hub_);
+    ledger_.Observe(0, "m1", hub_);
+  }
+
+  PlainRecord hub_;
+};
+
+TEST_F(SettlementTest, StaysSettled) {
+  EXPECT_THAT(Check({{"m1", hub_}}), IsEmpty());
+  EXPECT_EQ(ledger_.endings().at("settled"), 1);
+}
+
+TEST_F(SettlementTest, OpenAgainFails) {
+  hub_.log[0].open = true;
+  ledger_.Observe(0, "m1", hub_);
+  EXPECT_THAT(failures_, ElementsAre(HasSubstr("a settled conflict is open again: m1 field '3'")));
+}
+
+TEST_F(SettlementTest, OpenWhereItWasNeverSettledIsNoFailure) {
+  hub_.log[0].open = true;
+  ledger_.Observe(5, "m1", hub_);
+  EXPECT_THAT(failures_, IsEmpty());
+}
+
+TEST_F(SettlementTest, OpenAgainBecauseItWasRefusedIsNoFailure) {
+  ledger_.RefusedSettlements(0, "m1");
+  hub_.log[0].open = true;
+  ledger_.Observe(0, "m1", hub_);
+  EXPECT_THAT(Check({{"m1", hub_}}), IsEmpty());
+  EXPECT_EQ(ledger_.endings().at("refused and shown"), 1);
+}
+
+TEST_F(SettlementTest, OpenAtTheEndIsLost) {
+  hub_.log[0].open = true;
+  EXPECT_THAT(Check({{"m1", hub_}}), ElementsAre(HasSubstr("a settlement was lost: m1")));
+}
+
+// --- Erasure. ---
+
+TEST_F(LedgerTest, ErasureAccountsForEveryValue) {
+  PlainRecord hub;
+  Write(At(1), hub, kName, "w1;", 10);
+  Write(At(2), hub, kName, "w2;", 11);
+  const size_t number = ledger_.BeginErase(At(0), "m1", hub);
+  const PlainRecord erased{.erased = true};
+  ledger_.Acknowledge("m1", number, 1, erased);
+  ledger_.Observe(0, "m1", erased);
+  EXPECT_TRUE(ledger_.Erased("m1"));
+  EXPECT_EQ(ledger_.RecordOf("w1;"), "m1");
+  EXPECT_THAT(Check({{"m1", erased}}), IsEmpty());
+  EXPECT_THAT(ledger_.endings(), ElementsAre(Pair("erased", 3)));
+}
+
+TEST_F(LedgerTest, ErasureUndoneFails) {
+  PlainRecord hub;
+  Write(At(1), hub, kName, "w1;", 10);
+  const size_t number = ledger_.BeginErase(At(0), "m1", hub);
+  const PlainRecord erased{.erased = true};
+  ledger_.Acknowledge("m1", number, 1, erased);
+  ledger_.Observe(0, "m1", erased);
+  ledger_.Observe(0, "m1", hub);
+  EXPECT_THAT(failures_, ElementsAre("m1 was erased and is back"));
+  failures_.clear();
+  EXPECT_THAT(Check({{"m1", hub}}), ElementsAre(HasSubstr("erasure was lost")));
+}
+
+TEST_F(LedgerTest, ErasedByNobodyFails) {
+  PlainRecord hub;
+  Write(At(1), hub, kName, "w1;", 10);
+  EXPECT_THAT(Check({{"m1", {.erased = true}}}), ElementsAre("m1 is erased and nobody erased it"));
+}
+
+TEST_F(LedgerTest, ErasureAcknowledgedAndNotDoneFails) {
+  PlainRecord hub;
+  Write(At(1), hub, kName, "w1;", 10);
+  ledger_.Acknowledge("m1", ledger_.BeginErase(At(0), "m1", hub), 1, hub);
+  EXPECT_THAT(failures_, ElementsAre(HasSubstr("the erasure of m1 was acknowledged")));
+}
+
+// --- Versions and identities. ---
+
+TEST_F(LedgerTest, VersionUsedTwiceFails) {
+  PlainRecord one;
+  PlainRecord two;
+  Write(At(1), one, kName, "w1;", 10, "m1");
+  Write(At(1), two, kName, "w2;", 10, "m2");
+  EXPECT_THAT(failures_, ElementsAre(AllOf(HasSubstr("a version was used twice: 10@"),
+                                           HasSubstr("for m1 and m2"))));
+}
+
+TEST_F(LedgerTest, TwoComputersUnderOneIdFail) {
+  PlainRecord one;
+  PlainRecord two;
+  Write({1, 500}, one, kName, "w1;", 10, "m1");
+  Write({2, 500}, two, kName, "w2;", 11, "m2");
+  EXPECT_THAT(failures_, ElementsAre(HasSubstr("two computers write as replica")));
+}
+
+TEST_F(LedgerTest, TwinsMayWriteUnderOneId) {
+  ledger_.Twins(1, 2);
+  PlainRecord one;
+  PlainRecord two;
+  Write({1, 500}, one, kName, "w1;", 10, "m1");
+  Write({2, 500}, two, kName, "w2;", 10, "m2");
+  EXPECT_THAT(failures_, IsEmpty());
+}
+
+TEST_F(LedgerTest, RestoredComputerUnderItsOldIdFails) {
+  PlainRecord one;
+  Write(At(1), one, kName, "w1;", 10);
+  ledger_.GoBack(1, {});
+  ledger_.MustTakeNewId(1, 1);
+  Write({1, 700}, one, kName, "w2;", 11);
+  EXPECT_THAT(failures_, IsEmpty());
+  Write(At(1), one, kName, "w3;", 12);
+  EXPECT_THAT(failures_,
+              ElementsAre(HasSubstr("a restored or copied computer writes on as replica")));
+}
+
+// --- Losses that the design allows. ---
+
+TEST_F(LedgerTest, ExcusedLossIsCountedByItsReason) {
+  PlainRecord backup;
+  Write(At(1), backup, kName, "w1;", 10);
+  PlainRecord now = backup;
+  Write(At(1), now, kName, "w2;", 11);
+  Write(At(1), now, kChapterPath, "oslo", 12);
+  const PlainRecords left{{"m1", backup}};
+  ledger_.Excuse({{"m1", now}}, {&left}, "went back");
+  // The first is neither excused nor lost: somebody replaced it knowingly.
+  EXPECT_THAT(Check(left), IsEmpty());
+  EXPECT_THAT(ledger_.losses_allowed(), ElementsAre(Pair("went back", 2)));
+}
+
+TEST_F(LedgerTest, WhatOthersHaveIsNotExcused) {
+  PlainRecord now;
+  Write(At(1), now, kName, "w1;", 10);
+  const PlainRecords other{{"m1", now}};
+  ledger_.Excuse({{"m1", now}}, {&other}, "went back");
+  EXPECT_THAT(Check({}), ElementsAre(HasSubstr("a write was lost")));
+  EXPECT_THAT(ledger_.losses_allowed(), IsEmpty());
+}
+
+TEST_F(LedgerTest, SiteIsExcusedForAWhile) {
+  PlainRecord one;
+  PlainRecord two;
+  ledger_.ExcuseWritesOf(1, "revoked");
+  Write(At(1), one, kName, "w1;", 10, "m1");
+  ledger_.ExcuseWritesOf(1, "");
+  Write(At(1), two, kName, "w2;", 11, "m2");
+  EXPECT_THAT(Check({}), ElementsAre(HasSubstr("a write was lost: m2")));
+  EXPECT_THAT(ledger_.losses_allowed(), ElementsAre(Pair("revoked", 1)));
+}
+
+}  // namespace
+}  // namespace chaptersync::simulation
