@@ -297,7 +297,12 @@ class Replica {
   absl::Status DropWhereDue(Transaction& transaction, const AcknowledgeRequest& request,
                             Sequence through, std::vector<DroppedRecord>& dropped)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::StatusOr<bool> OwnStampsAbove(HybridTime limit) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  struct OwnStamps {
+    bool again = false;  // some are to be made again
+    bool stay = false;   // some are above the limit, under the present id
+  };
+  absl::StatusOr<OwnStamps> FindOwnStamps(HybridTime limit, HybridTime again_above) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Places records anew whose entity's rule is another than when they were placed.
   absl::Status PlaceByNewRules() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status PlaceAnew(EntityNumber entity) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -418,9 +418,18 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
       const bool wait =
           own_high > limit && own_high.wall_ms() <= limit.wall_ms() + kAcknowledgedAheadMsMax;
       const HybridTime again_above = wait ? own_high : limit;
-      CHAPTER_ASSIGN_OR_RETURN(const bool own_ahead, OwnStampsAbove(again_above));
-      if (clock_.last() > limit && !own_ahead) {
-        // Learnt from others, or of records that others have stamped ahead as well.
+      CHAPTER_ASSIGN_OR_RETURN(const OwnStamps own, FindOwnStamps(limit, again_above));
+      if (clock_.last() > limit && !own.again) {
+        // Learnt from others, or of records that others have stamped ahead as well. What
+        // stays above the clock under this id must not come up a second time.
+        if (own.stay) {
+          NewIdentity(false);
+          joined.restart = true;
+          joined.restart_reason = absl::StrCat(
+              "this computer's clock was ahead of the hub's, and its stamps are known to others; "
+              "writing as replica ",
+              ToHex(identity_.replica.value), " from now on");
+        }
         clock_ = HybridClock(limit);
       } else if (clock_.last() > limit) {
         const uint64_t ahead_ms = clock_.last().wall_ms() - welcome.clock.wall_ms;
@@ -507,9 +516,12 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
   return joined;
 }
 
-// Whether a record holds a stamp of this replica's above `limit`, and none of others.
-absl::StatusOr<bool> Replica::OwnStampsAbove(HybridTime limit) const {
-  if (clock_.last() <= limit) return false;
+// Own stamps above `again_above` in records that others have not stamped as far ahead
+// are made again; those of the present id above `limit` may stay.
+absl::StatusOr<Replica::OwnStamps> Replica::FindOwnStamps(HybridTime limit,
+                                                          HybridTime again_above) const {
+  OwnStamps found;
+  if (clock_.last() <= limit) return found;
   auto snapshot = engine_.NewSnapshot();
   auto it = snapshot->NewIterator(Table::kRecord, "", "");
   for (it->SeekToFirst(); it->Valid(); it->Next()) {
@@ -517,12 +529,13 @@ absl::StatusOr<bool> Replica::OwnStampsAbove(HybridTime limit) const {
     bool own = false;
     bool others = false;
     for (const auto& [replica, time] : stored.record.seen.entries()) {
-      if (time > limit) (Own(replica) ? own : others) = true;
+      if (time > again_above) (Own(replica) ? own : others) = true;
     }
-    if (own && !others) return true;
+    found.again |= own && !others;
+    found.stay |= stored.record.seen.Get(identity_.replica) > limit;
   }
   CHAPTER_RETURN_IF_ERROR(it->status());
-  return false;
+  return found;
 }
 
 // Own writes of records after `after` in the feed get the present replica id:
@@ -838,7 +851,9 @@ absl::Status Replica::Admit(const PeerIdentity& peer, const RecordKey& key,
                                                       " is written by headquarters only"));
     }
   }
-  if (current == nullptr || update.again || current->record.erased) return absl::OkStatus();
+  if (current == nullptr || update.again || update.state.erased || current->record.erased) {
+    return absl::OkStatus();
+  }
   const std::vector<Scope> scopes = current->meta.Current();
   if (scopes.empty() || !Disjoint({scopes.begin(), scopes.end()}, peer.scopes)) {
     return absl::OkStatus();
@@ -1044,7 +1059,8 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
                              const RecordUpdate* hub_state, const Seen& hub_seen) {
   transaction.batch().Delete(Table::kMeta, keys::Reset(key));
   StoredRecord* held = transaction.Find(key);
-  if (held == nullptr) return;
+  // An erasure is nobody's to refuse.
+  if (held == nullptr || held->record.erased) return;
   const std::set<ReplicaId> own(identity_.own.begin(), identity_.own.end());
   const auto unseen_own = [&](const Version& version) {
     return own.contains(version.replica) && !hub_seen.Covers(version);
@@ -1137,12 +1153,10 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
              !kept(entry.current_version) && !known(entry);
     });
     // What this node had seen beyond the hub's state it does not hold any more.
+    // Entries may tell of what only another hub knows: to have seen one write of a
+    // replica is to have seen all that it wrote before.
     record.seen = hub_seen;
     for (const Cell& cell : record.cells) record.seen.Advance(cell.version);
-    for (const ConflictEntry& e : record.conflicts) {
-      record.seen.Advance(e.lost_version);
-      for (const SettlementEntry& s : e.settlements) record.seen.Advance(s.version);
-    }
     held->record = std::move(record);
   }
   clock_.Observe(held->record.seen.Highest());

@@ -745,6 +745,8 @@ void Federation::GoBack(size_t number, Aware aware) {
   const uint64_t id_before = site.life == nullptr ? 0 : site.life->replica->replica_id().value;
   Stop(number, fault_random_.Below(2000));
   site.disk.PutImage(backup.image);
+  site.from_the_past = true;
+  NoteStampsOfCopies(number);
   if (aware == Aware::kYes) {
     site.copied = true;
     ledger_.MustTakeNewId(number, number);
@@ -782,7 +784,11 @@ std::optional<size_t> Federation::Copy(size_t number, Aware aware, const std::st
   Log(absl::StrCat(original.name,
                    aware == Aware::kYes ? "'s folder is copied to " : " is cloned as ",
                    site->name));
+  site->from_the_past = original.from_the_past = true;
+  site->stamped_ahead = original.stamped_ahead;
   const size_t copy = AddSite(std::move(site));
+  NoteStampsOfCopies(number);
+  NoteStampsOfCopies(copy);
   ledger_.GoBack(copy, ReadAll(copy));
   if (aware == Aware::kYes) {
     ledger_.MustTakeNewId(copy, number);
@@ -795,7 +801,17 @@ std::optional<size_t> Federation::Copy(size_t number, Aware aware, const std::st
 }
 
 void Federation::JumpClock(size_t number, int64_t by_ms) {
-  sites_[number]->clock.offset_ms += by_ms;
+  Site& site = *sites_[number];
+  site.clock.offset_ms += by_ms;
+  // Further than what a hub takes without a word.
+  if (by_ms > 60'000) site.stamped_ahead = true;
+  NoteStampsOfCopies(number);
+}
+
+// What a copy of the past stamps again may have been stamped again before, otherwise.
+void Federation::NoteStampsOfCopies(size_t number) {
+  const Site& site = *sites_[number];
+  if (site.stamped_ahead && site.from_the_past) ledger_.AllowAlarms(number);
 }
 
 void Federation::DriftClock(size_t number, int64_t parts_per_million) {

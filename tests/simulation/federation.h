@@ -214,6 +214,8 @@ class Federation {
     bool revoked = false;
     bool isolated = false;
     bool has_twin = false;
+    bool stamped_ahead = false;  // its clock was far ahead at some time
+    bool from_the_past = false;  // it, or a copy of it, has gone back
     bool copied = false;         // its marker will tell at the next start
     bool restarting = false;     // a start is under way
     bool disk_at_fault = false;  // errors are to be expected
@@ -271,6 +273,7 @@ class Federation {
                 const absl::StatusOr<std::vector<storage::WriteResult>>& results);
   bool Made(size_t site, const absl::Status& status);
   void NoteRefused(size_t site);
+  void NoteStampsOfCopies(size_t site);
   std::shared_ptr<Line> MakeLine(const std::shared_ptr<Watch>& watch);
   v1::SyncMessage Nonsense(Random& random, bool to_hub);
   void BeginWithPuppet(size_t hub, const std::shared_ptr<Line>& line, bool welcome);

@@ -229,7 +229,8 @@ void Ledger::Judge(const std::string& name, History& history, const PlainEntry& 
   const PlainWrite& c = history.writes[*current];
   if (!c.past.Has(*lost) && !l.past.Has(*current)) return;
   const auto allowed = [&](const PlainWrite& write) {
-    return !write.excuse.empty() || twins_.contains(write.site);
+    return !write.excuse.empty() || twins_.contains(write.site) ||
+           alarms_allowed_of_.contains(write.site);
   };
   if (allowed(l) || allowed(c)) {
     ++alarms_allowed_;

@@ -114,6 +114,8 @@ class Ledger {
   // Two computers believe to be one: alarms over what either wrote are allowed, and
   // both may write under one id for a while.
   void Twins(size_t site, size_t twin);
+  // Of what this site wrote, there may be two with different stamps.
+  void AllowAlarms(size_t site) { alarms_allowed_of_.insert(site); }
   // The site does not know that its disk went back: an old id is what it has.
   void MayUseOldIds(size_t site) { forbidden_.erase(site); }
   // The site was restored or copied from `original`, and knows it: never again the
@@ -175,6 +177,7 @@ class Ledger {
   std::map<std::string, History> histories_;
   std::map<size_t, SiteMemory> memory_;
   std::map<size_t, std::string> excused_sites_;
+  std::set<size_t> alarms_allowed_of_;
   std::map<uint64_t, size_t> owner_;  // of a replica id: the site that wrote under it
   std::map<Stamp, std::pair<size_t, std::string>> stamps_;
   std::map<size_t, std::set<size_t>> twins_;

@@ -72,6 +72,7 @@ class Workload {
     hubs_ = options_.hubs.value_or(roll < 55 ? 1 : roll < 85 ? 2 : 3);
     const size_t nodes =
         options_.nodes.value_or(shape_.Chance(700) ? shape_.Between(2, 5) : shape_.Between(6, 11));
+    hub_years_off_ = hubs_ == 1 && shape_.Chance(400);
     for (size_t hub = 0; hub < hubs_; ++hub) {
       const bool older = shape_.Chance(120) && With(Fault::kOlderSchema);
       if (older) federation_.CountFault(Fault::kOlderSchema);
@@ -481,11 +482,11 @@ class Workload {
       case Fault::kRestoreNode:
         return GoBack(false, Aware::kYes);
       case Fault::kRestoreHub:
-        return GoBack(true, Aware::kYes);
+        return !hub_years_off_ && GoBack(true, Aware::kYes);
       case Fault::kNodeRolledBack:
         return hubs_ == 1 && GoBack(false, Aware::kNo);
       case Fault::kHubRolledBack:
-        return GoBack(true, Aware::kNo);
+        return !hub_years_off_ && GoBack(true, Aware::kNo);
       case Fault::kCopiedFolder:
         return Copy(Aware::kYes);
       case Fault::kClonedMachine:
@@ -610,8 +611,10 @@ class Workload {
 
   bool BreakClock(Fault fault) {
     const bool hubs_apart = hubs_ > 1;
-    const auto site = OneOf(
-        [&](size_t s) { return fault == Fault::kClockJump || !hubs_apart || !federation_.hub(s); });
+    const auto site = OneOf([&](size_t s) {
+      if (!federation_.hub(s) || fault == Fault::kClockJump) return true;
+      return fault == Fault::kClockYearsOff ? hub_years_off_ : !hubs_apart;
+    });
     if (!site) return false;
     const bool hub = federation_.hub(*site);
     int64_t offset = 0;
@@ -646,6 +649,9 @@ class Workload {
   Federation federation_;
   size_t hubs_ = 1;
   size_t copies_ = 0;
+  // The hub's clock may be years off: then its disk does not go back, as the stamps that
+  // it would forget are years ahead of what it would take.
+  bool hub_years_off_ = false;
   bool over_ = false;
   std::vector<std::string> names_;
   std::map<char, uint64_t> last_;
