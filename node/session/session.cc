@@ -250,7 +250,9 @@ void Session::TakeWelcome(const v1::Welcome& welcome) {
   facts.ahead_max_ms = welcome.ahead_max_ms();
   facts.drops_noted = welcome.drops_noted();
   refusals_to_come_ = welcome.refused();
-  const int64_t middle = static_cast<int64_t>(hello_sent_ms_ + (now_ms_ - hello_sent_ms_) / 2);
+  // The clock may have been put back since.
+  const auto sent_ms = static_cast<int64_t>(hello_sent_ms_);
+  const int64_t middle = sent_ms + (static_cast<int64_t>(now_ms_) - sent_ms) / 2;
   clock_offset_ms_ = static_cast<int64_t>(facts.clock.wall_ms) - middle;
   facts.clock_offset_ms = clock_offset_ms_;
   effects_.push_back(JoinHub{peer_, std::move(facts)});

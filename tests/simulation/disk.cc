@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Faults in front of the in-memory engine; see disk.h. One thread.
+// Faults in front of the in-memory engine: power that goes at any operation, images
+// of what a disk held; see disk.h. One thread.
 #include "tests/simulation/disk.h"
 
 #include <algorithm>

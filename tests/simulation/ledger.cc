@@ -486,10 +486,10 @@ void Ledger::CheckAll(const PlainRecords& records) {
         ++losses_allowed_[write.excuse];
         continue;
       }
-      const char* kind = write.kind == PlainWrite::Kind::kCell     ? "write"
-                         : write.kind == PlainWrite::Kind::kSettle ? "settlement"
-                                                                   : "erasure";
-      fail_(absl::StrCat("a ", kind, " was lost: ", Quote(name, write.path, write.value),
+      const char* kind = write.kind == PlainWrite::Kind::kCell     ? "a write"
+                         : write.kind == PlainWrite::Kind::kSettle ? "a settlement"
+                                                                   : "an erasure";
+      fail_(absl::StrCat(kind, " was lost: ", Quote(name, write.path, write.value),
                          ", made at site ", write.site, "; the hub has ",
                          record == nullptr ? "no such record" : record->Text()));
     }

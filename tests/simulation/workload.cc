@@ -337,7 +337,7 @@ class Workload {
     std::vector<std::string> some;
     for (const std::string& record : names_) {
       if (record[0] != letter) continue;
-      if (federation_.Read(site, record) || work_.Chance(30)) some.push_back(record);
+      if (federation_.Read(site, record) || work_.Chance(150)) some.push_back(record);
     }
     if (some.empty()) return std::nullopt;
     return LeaderText(work_.Pick(some));
