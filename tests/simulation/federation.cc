@@ -502,6 +502,8 @@ bool Federation::Put(size_t number, const std::vector<Edit>& edits) {
       write.cells.push_back({path, std::move(value)});
       const std::string path_text = PathText(path);
       absl::StrAppend(&text, " ", path_text, "=", ToText(cell.text));
+      // Of two writes of a field in one edit the last counts.
+      std::erase_if(cells, [&](const Ledger::Cell& earlier) { return earlier.path == path_text; });
       // Writing what a field already holds is no write.
       if ((visible ? visible->Value(path_text) : std::nullopt) == cell.text) continue;
       cells.push_back({path_text, cell.text, cell.unique});
