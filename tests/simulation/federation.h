@@ -103,7 +103,6 @@ class Federation {
   std::string FreshText() { return "w" + std::to_string(++texts_) + ";"; }
 
   // --- What breaks. ---
-  Random& fault_random() { return fault_random_; }
   // A line of a site as initiator; null where there is none.
   Line* LineOf(size_t site);
   // The power fails now; the computer starts again after `down_ms`.
@@ -146,7 +145,6 @@ class Federation {
   // Runs until nothing is under way any more between those that can be reached. False
   // where that takes longer than `ticks_max` seconds.
   bool Rest(uint64_t ticks_max);
-  void CountStep() { ++steps_; }
   uint64_t steps() const { return steps_; }
 
   // All faults end, everybody is there; within `ticks_max` seconds all replicas

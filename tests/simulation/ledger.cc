@@ -296,7 +296,6 @@ void Ledger::Observe(size_t site, const std::string& name, const PlainRecord& no
   if (erased && !now.erased) fail_(absl::StrCat(name, " was erased and is back"));
   erased = now.erased;
   if (now.erased) {
-    history.erased = true;
     memory.settled.erase(name);
     return;
   }
@@ -494,11 +493,6 @@ void Ledger::CheckAll(const PlainRecords& records) {
                          record == nullptr ? "no such record" : record->Text()));
     }
   }
-}
-
-bool Ledger::Erased(const std::string& record) const {
-  const auto it = histories_.find(record);
-  return it != histories_.end() && it->second.erased;
 }
 
 std::string Ledger::RecordOf(const std::string& unique_value) const {

@@ -126,9 +126,6 @@ class Ledger {
 
   // Every write must be accounted for, where `records` stand at a hub.
   void CheckAll(const PlainRecords& records);
-  // Values that may be nowhere: those of erased records. Calls with each value's
-  // text and its record.
-  bool Erased(const std::string& record) const;
   // The record that a value was written to; empty where none was.
   std::string RecordOf(const std::string& unique_value) const;
 
@@ -148,7 +145,6 @@ class Ledger {
     std::map<std::pair<std::string, PlainValue>, std::vector<size_t>> by_value;
     std::set<std::tuple<std::string, PlainValue, Stamp>> judged;  // conflict entries
     std::map<std::pair<std::string, Stamp>, PlainValue> content;
-    bool erased = false;                   // somewhere
     std::set<size_t> refused_settlements;  // sites
   };
   struct SiteMemory {
