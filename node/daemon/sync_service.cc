@@ -23,8 +23,14 @@ namespace {
 
 using google::protobuf::util::TimeUtil;
 
-std::vector<std::string> HeldBackLines(const std::set<storage::EntityNumber>& held_back) {
+std::vector<std::string> HeldBackLines(const storage::Replica& replica, const storage::NodeId& hub,
+                                       const std::set<storage::EntityNumber>& held_back) {
   std::vector<std::string> lines;
+  const auto waiting = replica.CountWaiting(hub);
+  if (waiting.ok() && *waiting > 0) {
+    lines.push_back(absl::StrCat(*waiting, *waiting == 1 ? " record" : " records",
+                                 " stamped ahead: until the hub's clock has come up"));
+  }
   for (const storage::EntityNumber& entity : held_back) {
     lines.push_back(absl::StrCat(BuiltinEntities().NounOf(entity), ": until the hub knows them"));
   }
@@ -61,7 +67,7 @@ grpc::Status SyncServiceServer::GetSyncStatus(grpc::ServerContext*, const v1::Ge
       out->set_clock_offset_ms(replica_.clock_offset_ms());
       out->set_error(peer.error);
       if (!sends) continue;
-      for (std::string& line : HeldBackLines(peer.held_back)) {
+      for (std::string& line : HeldBackLines(replica_, peer.node, peer.held_back)) {
         out->add_held_back(std::move(line));
       }
     }
@@ -86,7 +92,9 @@ grpc::Status SyncServiceServer::SyncNow(grpc::ServerContext* context, const v1::
   if (!result.ok()) return ToGrpc(result.status());
   response->set_sent(result->sent);
   response->set_received(result->received);
-  for (std::string& line : HeldBackLines(result->held_back)) {
+  const std::vector<PeerState> peers = peers_.List();
+  const storage::NodeId hub = peers.empty() ? storage::NodeId{} : peers.front().node;
+  for (std::string& line : HeldBackLines(replica_, hub, result->held_back)) {
     response->add_held_back(std::move(line));
   }
   return grpc::Status::OK;

@@ -23,7 +23,7 @@ std::optional<Event> Perform(storage::Replica& replica, const Effect& effect) {
           [](const SendMessage&) -> Result { return std::nullopt; },
           [](const Authorize&) -> Result { return std::nullopt; },
           [](const EndSession&) -> Result { return std::nullopt; },
-          [&](const SayHello&) -> Result { return HelloReady{replica.SayHello()}; },
+          [&](const SayHello& e) -> Result { return HelloReady{replica.SayHello(e.session)}; },
           [&](const AcceptPeer& e) -> Result {
             auto accepted = replica.AcceptPeer(e.peer, e.hello);
             return PeerAccepted{std::move(accepted), replica.options().node, replica.replica_id(),
@@ -45,6 +45,9 @@ std::optional<Event> Perform(storage::Replica& replica, const Effect& effect) {
           },
           [&](const AdjustClock& e) -> Result {
             return ClockAdjusted{replica.AdjustClock(e.offset_ms)};
+          },
+          [&](const SendWaiting& e) -> Result {
+            return WaitingSent{replica.SendWaiting(e.hub, e.limit).status()};
           },
       },
       effect);

@@ -98,7 +98,7 @@ std::map<Scope, Sequence> Session::PeerHas() const {
 
 void Session::On(const Opened&) {
   last_in_ms_ = now_ms_;
-  if (config_.initiator && state_ == State::kNew) effects_.push_back(SayHello{});
+  if (config_.initiator && state_ == State::kNew) effects_.push_back(SayHello{config_.id});
 }
 
 void Session::On(const HelloReady& event) {
@@ -120,6 +120,7 @@ void Session::On(const HelloReady& event) {
   EntitiesToProto(config_.entities, hello.mutable_entities());
   hello.set_hub(config_.hub);
   hello.set_session(config_.id);
+  hello.mutable_attempts()->Add(hello_.attempts.begin(), hello_.attempts.end());
   state_ = State::kHello;
   hello_sent_ms_ = now_ms_;
   Send(std::move(message));
@@ -136,6 +137,20 @@ void Session::TakeHello(const v1::Hello& hello) {
     return End(absl::InvalidArgumentError(
         absl::StrCat("a Hello with ", cursors, " cursors and ", hello.entities_size(),
                      " entities is over the limit of ", kCursorsMax)));
+  }
+  for (const v1::Acknowledgement& known : hello.acknowledged()) {
+    if (static_cast<size_t>(known.sessions_size()) > storage::kSessionsKept) {
+      return End(absl::InvalidArgumentError(
+          absl::StrCat("a Hello with ", known.sessions_size(),
+                       " sessions of one hub is over the limit of ", storage::kSessionsKept)));
+    }
+  }
+  if (static_cast<size_t>(hello.attempts_size()) > storage::kAttemptsKept) {
+    return End(
+        absl::InvalidArgumentError(absl::StrCat("a Hello with ", hello.attempts_size(),
+                                                " sessions that were not welcomed is over the "
+                                                "limit of ",
+                                                storage::kAttemptsKept)));
   }
   auto node = NodeIdFromBytes(hello.node());
   if (!Check(node.status())) return;
@@ -158,6 +173,8 @@ void Session::TakeHello(const v1::Hello& hello) {
   }
   hello_.clock = FromProto(hello.clock());
   hello_.entities = peer_.entities;
+  hello_.session = hello.session();
+  hello_.attempts.assign(hello.attempts().begin(), hello.attempts().end());
   state_ = State::kHello;
   effects_.push_back(Authorize{peer_.node, hello.credential(), peer_.hub});
 }
@@ -171,12 +188,22 @@ void Session::On(const Authorized& event) {
 void Session::On(const PeerAccepted& event) {
   if (!Check(event.accepted.status())) return;
   const storage::AcceptedPeer& accepted = *event.accepted;
+  anew_ = accepted.anew;
   v1::SyncMessage message;
   v1::Welcome& welcome = *message.mutable_welcome();
   welcome.set_version(kVersionMax);
   welcome.set_replica(event.replica.value);
   welcome.set_epoch(event.epoch.value);
   welcome.set_node(ToBytes(event.node));
+  if (accepted.shared) {
+    notes_.push_back(absl::StrCat("another computer uses replica id ",
+                                  storage::ToHex(peer_.replica.value),
+                                  " as well, or this one has gone back; it is to take another"));
+    welcome.set_shared(true);
+    *welcome.mutable_clock() = ToProto(event.clock);
+    welcome.set_ahead_max_ms(config_.ahead_max_ms);
+    return Send(std::move(message));  // and the peer ends the session
+  }
   for (const Scope& scope : peer_.scopes) welcome.add_scopes(scope.name);
   if (peer_.hub) welcome.add_scopes(Scope::All().name);
   *welcome.mutable_cursor() = ToProto(accepted.cursor);
@@ -200,7 +227,7 @@ void Session::On(const PeerAccepted& event) {
   welcome.set_refused(accepted.refused.size());
   Inbound& inbound = inbound_[Scope::All()];
   inbound.position = inbound.durable = accepted.cursor.sequence;
-  inbound.mark = accepted.cursor.mark;
+  inbound.mark = inbound.durable_mark = accepted.cursor.mark;
   state_ = State::kReady;
   Send(std::move(message));
   if (!accepted.refused.empty()) {
@@ -236,18 +263,20 @@ void Session::TakeWelcome(const v1::Welcome& welcome) {
   federation_ = welcome.federation();
   window_bytes_max_ = std::clamp<size_t>(welcome.window_bytes(), kPageBytesMax, kWindowBytes);
   storage::WelcomeFacts facts;
+  facts.session = config_.id;
+  facts.shared = welcome.shared();
   facts.cursor = FromProto(welcome.cursor());
   for (const v1::Cursor& resume : welcome.resume()) {
     FeedCursor cursor = FromProto(resume);
     Inbound& inbound = inbound_[cursor.scope];
     inbound.position = inbound.durable = cursor.sequence;
-    inbound.mark = cursor.mark;
+    inbound.mark = inbound.durable_mark = cursor.mark;
     facts.resume.push_back(std::move(cursor));
   }
   facts.highest_clock = {welcome.highest_clock()};
   facts.highest_hash = welcome.highest_hash();
   facts.clock = FromProto(welcome.clock());
-  facts.ahead_max_ms = welcome.ahead_max_ms();
+  facts.ahead_max_ms = hub_ahead_max_ms_ = welcome.ahead_max_ms();
   facts.drops_noted = welcome.drops_noted();
   refusals_to_come_ = welcome.refused();
   // The clock may have been put back since.
@@ -332,16 +361,17 @@ void Session::Work() {
   }
 }
 
-// Where the peer's feed stands durably once `resolved` have been dealt with.
+// Where the peer's feed stands durably once `resolved` have been dealt with. While
+// something is missing it stays at a place whose mark is known.
 FeedCursor Session::DurableCursor(const Scope& scope, const Inbound& inbound,
                                   const std::set<RecordKey>& resolved) const {
-  FeedCursor cursor{peer_.replica, peer_.epoch, scope, inbound.position, inbound.mark};
-  for (const auto& [key, sequence] : inbound.missing) {
-    if (resolved.contains(key) || sequence > cursor.sequence) continue;
-    cursor.sequence = {sequence.value - 1};
-    cursor.mark = {};
+  const bool missing =
+      std::any_of(inbound.missing.begin(), inbound.missing.end(),
+                  [&](const auto& entry) { return !resolved.contains(entry.first); });
+  if (missing) {
+    return {peer_.replica, peer_.epoch, scope, inbound.durable, inbound.durable_mark};
   }
-  return cursor;
+  return {peer_.replica, peer_.epoch, scope, inbound.position, inbound.mark};
 }
 
 void Session::TakeChanges(const v1::Changes& changes) {
@@ -394,7 +424,11 @@ void Session::TakeChanges(const v1::Changes& changes) {
       return End(absl::InvalidArgumentError(
           absl::StrCat("Changes end at ", changes.last(), " before ", changes.previous())));
     }
-    if (begins_again) inbound.missing.clear();
+    if (begins_again) {
+      inbound.missing.clear();
+      inbound.durable = {};
+      inbound.durable_mark = {};
+    }
     inbound.position = {changes.last()};
     inbound.mark = {changes.mark()};
     std::set<RecordKey> resolved;  // told anew by this message
@@ -571,7 +605,9 @@ void Session::SendStored() {
   stored_refused_.clear();
   if (stored_scope_) {
     Inbound& inbound = inbound_[*stored_scope_];
-    inbound.durable = DurableCursor(*stored_scope_, inbound, {}).sequence;
+    const FeedCursor durable = DurableCursor(*stored_scope_, inbound, {});
+    inbound.durable = durable.sequence;
+    inbound.durable_mark = durable.mark;
     stored.set_scope(stored_scope_->name);
     stored.set_through(inbound.durable.value);
     Send(std::move(message));
@@ -579,11 +615,12 @@ void Session::SendStored() {
     // An answer may have brought what a feed was waiting for.
     bool sent = false;
     for (auto& [scope, inbound] : inbound_) {
-      const Sequence durable = DurableCursor(scope, inbound, {}).sequence;
-      if (durable <= inbound.durable) continue;
-      inbound.durable = durable;
+      const FeedCursor durable = DurableCursor(scope, inbound, {});
+      if (durable.sequence <= inbound.durable) continue;
+      inbound.durable = durable.sequence;
+      inbound.durable_mark = durable.mark;
       stored.set_scope(scope.name);
-      stored.set_through(durable.value);
+      stored.set_through(durable.sequence.value);
       Send(message);
       stored.clear_refused();
       sent = true;
@@ -716,6 +753,12 @@ void Session::TakePulse(const v1::Pulse& pulse) {
       effects_.push_back(AdjustClock{offset_ms});
     }
   }
+  if (config_.initiator && !config_.hub && pulse.has_clock()) {
+    const storage::PeerClock clock = FromProto(pulse.clock());
+    effects_.push_back(SendWaiting{
+        peer_,
+        HybridTime::FromWall(std::max(clock.wall_ms, clock.hybrid.wall_ms()) + hub_ahead_max_ms_)});
+  }
   if (pulse.asks() == 0) return;
   pulse_asked_ = pulse.asks();
   busy_ = Busy::kEnds;
@@ -739,6 +782,8 @@ void Session::On(const EndsRead& event) {
 }
 
 void Session::On(const ClockAdjusted& event) { Check(event.status); }
+
+void Session::On(const WaitingSent& event) { Check(event.status); }
 
 // --- This side's feeds. ---
 
@@ -764,8 +809,13 @@ void Session::Pump() {
     if (!feed.dirty || feed.reading || in_flight_bytes_ >= window_bytes()) continue;
     feed.reading = true;
     feed.dirty = false;
-    effects_.push_back(ReadFeed{{peer_, feed.scope, feed.position, feed.acknowledged, page_bytes_,
-                                 config_.page_records_max}});
+    effects_.push_back(ReadFeed{{.peer = peer_,
+                                 .scope = feed.scope,
+                                 .after = feed.position,
+                                 .since = feed.acknowledged,
+                                 .anew = anew_,
+                                 .bytes_max = page_bytes_,
+                                 .records_max = config_.page_records_max}});
   }
   if (flush_ && std::none_of(outbound_.begin(), outbound_.end(),
                              [](const Outbound& f) { return f.dirty || f.reading; })) {

@@ -58,7 +58,9 @@ struct SendMessage {
   v1::SyncMessage message;
 };
 // Call Replica::SayHello; answer HelloReady.
-struct SayHello {};
+struct SayHello {
+  uint64_t session = 0;
+};
 // Find out who a node is; answer Authorized.
 struct Authorize {
   storage::NodeId node;
@@ -100,6 +102,11 @@ struct ReadEnds {
 struct AdjustClock {
   int64_t offset_ms = 0;
 };
+// Call Replica::SendWaiting; answer WaitingSent.
+struct SendWaiting {
+  storage::PeerIdentity hub;
+  storage::HybridTime limit;
+};
 // Close the stream with this status. Nothing follows. OK: a clean end.
 struct EndSession {
   absl::Status status;
@@ -108,7 +115,7 @@ struct EndSession {
 
 using Effect =
     std::variant<SendMessage, SayHello, Authorize, AcceptPeer, JoinHub, ReadFeed, ReadRecords,
-                 ApplyRecords, AcknowledgePeer, ReadEnds, AdjustClock, EndSession>;
+                 ApplyRecords, AcknowledgePeer, ReadEnds, AdjustClock, SendWaiting, EndSession>;
 
 // --- What happens to a session. ---
 
@@ -156,6 +163,9 @@ struct EndsRead {
 struct ClockAdjusted {
   absl::Status status;
 };
+struct WaitingSent {
+  absl::Status status;
+};
 // The replica has new entries in its feed.
 struct Changed {};
 // Time goes by.
@@ -174,7 +184,7 @@ struct Stop {
 
 using Event = std::variant<Opened, MessageIn, HelloReady, Authorized, PeerAccepted, HubJoined,
                            FeedRead, RecordsRead, Applied, Acknowledged, EndsRead, ClockAdjusted,
-                           Changed, Tick, AskPulse, Stop>;
+                           WaitingSent, Changed, Tick, AskPulse, Stop>;
 
 struct SessionCounts {
   uint64_t records_sent = 0;
@@ -244,7 +254,8 @@ class Session {
   struct Inbound {
     storage::Sequence position;  // the last Changes taken
     storage::Mark mark;
-    storage::Sequence durable;                                // acknowledged to the peer
+    storage::Sequence durable;  // acknowledged to the peer
+    storage::Mark durable_mark;
     std::map<storage::RecordKey, storage::Sequence> missing;  // must come whole
   };
 
@@ -264,6 +275,7 @@ class Session {
   void On(const Acknowledged&);
   void On(const EndsRead&);
   void On(const ClockAdjusted&);
+  void On(const WaitingSent&);
   void On(const Changed&);
   void On(const Tick&);
   void On(const AskPulse&);
@@ -308,7 +320,9 @@ class Session {
   storage::PeerIdentity peer_;
   storage::HelloFacts hello_;
   std::string federation_;
+  uint64_t hub_ahead_max_ms_ = 0;  // how far ahead the hub takes stamps
   std::vector<Outbound> outbound_;
+  storage::Sequence anew_;  // as in FeedRequest
   std::deque<InFlight> in_flight_;
   size_t in_flight_bytes_ = 0;
   size_t window_bytes_max_ = kWindowBytes;

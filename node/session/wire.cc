@@ -115,11 +115,16 @@ v1::Acknowledgement ToProto(const storage::Acknowledgement& known) {
   out.set_epoch(known.epoch.value);
   out.set_sequence(known.through.value);
   out.set_acknowledged_as(known.as.value);
+  out.mutable_sessions()->Add(known.sessions.begin(), known.sessions.end());
   return out;
 }
 
 storage::Acknowledgement FromProto(const v1::Acknowledgement& known) {
-  return {{known.hub()}, {known.epoch()}, {known.sequence()}, {known.acknowledged_as()}};
+  return {{known.hub()},
+          {known.epoch()},
+          {known.sequence()},
+          {known.acknowledged_as()},
+          {known.sessions().begin(), known.sessions().end()}};
 }
 
 v1::RecordName ToProto(const storage::RecordKey& key) {

@@ -41,6 +41,10 @@ inline constexpr int kFollowDepthMax = 4;
 // waited for, in milliseconds: as long as people wait without asking. Those further ahead are
 // stamped again, at the risk of a false alarm.
 inline constexpr uint64_t kAcknowledgedAheadMsMax = 600'000;
+// Sessions that a replica remembers: those that one hub has welcomed, so that a hub that went
+// back is found out, and those that none has, which a hub may have accepted all the same.
+inline constexpr size_t kSessionsKept = 16;
+inline constexpr size_t kAttemptsKept = 64;
 // Writes of one batch: bounds the memory and the pause of one commit.
 inline constexpr size_t kBatchWritesMax = 1000;
 

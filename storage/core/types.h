@@ -17,11 +17,16 @@
 namespace chaptersync::storage {
 
 // A writer of versions: a random 64-bit number that belongs to the node that
-// first used it. 0 is nobody.
+// first used it. 0 is nobody. The ids that a node takes one after the other, and
+// those of its copies, share the upper half: in order they stand side by side.
 struct ReplicaId {
   uint64_t value = 0;
   friend auto operator<=>(const ReplicaId&, const ReplicaId&) = default;
 };
+inline constexpr int kLineageShift = 32;
+inline bool SameLineage(ReplicaId a, ReplicaId b) {
+  return a.value >> kLineageShift == b.value >> kLineageShift;
+}
 
 // A hybrid logical clock's reading: 48 bits of milliseconds since 1970 in UTC,
 // 16 bits of counter (Kulkarni et al., "Logical Physical Clocks", 2014).

@@ -49,7 +49,8 @@ struct Acknowledgement {
   ReplicaId hub;
   Epoch epoch;  // the hub's
   Sequence through;
-  ReplicaId as;  // the replica's id at that time
+  ReplicaId as;                    // the replica's id at that time
+  std::vector<uint64_t> sessions;  // that the hub has welcomed, the last ones
 };
 
 struct HelloFacts {
@@ -61,6 +62,8 @@ struct HelloFacts {
   std::vector<Acknowledgement> acknowledged;  // as it remembers
   PeerClock clock;
   std::map<EntityNumber, uint64_t> entities;
+  uint64_t session = 0;            // random; 0: not remembered
+  std::vector<uint64_t> attempts;  // sessions not welcomed, this one included
 };
 
 // A refusal as the hub keeps it until the node has noted it.
@@ -78,15 +81,22 @@ struct DroppedRecord {
 };
 
 struct AcceptedPeer {
+  // Two computers use the peer's replica id, or it has gone back: it must take another,
+  // and nothing else here counts.
+  bool shared = false;
   FeedCursor cursor;               // how far this replica has come in the peer's feed of all
   std::vector<FeedCursor> resume;  // where it goes on in its own feeds, per scope
   HybridTime highest_clock;        // of writes under the peer's replica id
   uint64_t highest_hash = 0;
   uint64_t drops_noted = 0;
   std::vector<RefusedRecord> refused;  // not yet noted by the peer
+  // Up to here the peer is told also of what it sent itself: it may not have it any more.
+  Sequence anew;
 };
 
 struct WelcomeFacts {
+  uint64_t session = 0;  // as in Hello
+  bool shared = false;   // as in AcceptedPeer
   FeedCursor cursor;
   std::vector<FeedCursor> resume;
   HybridTime highest_clock;
@@ -114,6 +124,7 @@ struct FeedRequest {
   // The peer holds what this replica's feed told up to here: older cells may be
   // left out of records.
   Sequence since;
+  Sequence anew;  // as in AcceptedPeer
   size_t bytes_max = 0;
   size_t records_max = 0;
 };
@@ -174,7 +185,7 @@ struct ApplyRequest {
   PeerIdentity peer;
   std::vector<InboundRecord> records;
   std::vector<InboundLeft> left;
-  // Become durable with the records, lowered below any that must come whole.
+  // Become durable with the records; not where one of a feed must come whole.
   std::vector<FeedCursor> cursors;
   // How far the peer has come in this replica's feeds, by scope.
   std::map<Scope, Sequence> peer_has;

@@ -63,6 +63,12 @@ inline std::string ByNode(char kind, const NodeId& node) {
   std::string out(1, kind);
   return out.append(reinterpret_cast<const char*>(node.bytes.data()), node.bytes.size());
 }
+// A node in one of its epochs: a copy of it is in another.
+inline std::string ByNodeEpoch(char kind, const NodeId& node, Epoch epoch) {
+  std::string out = ByNode(kind, node);
+  AppendBigEndian64(epoch.value, out);
+  return out;
+}
 inline std::string ByKey(char kind, const RecordKey& key) {
   return std::string(1, kind) + EncodeKey(key);
 }
@@ -103,19 +109,30 @@ inline std::string UnnotedDrop(const NodeId& hub, uint64_t number) {
 }
 inline std::string DropCount(const NodeId& hub) { return ByNode('v', hub); }
 // At a hub: the last drop noted of a node, and the records that it dropped.
-inline std::string DropsNoted(const NodeId& node) { return ByNode('w', node); }
-inline std::string DroppedBy(const NodeId& node, const RecordKey& key) {
-  return ByNode('x', node) + EncodeKey(key);
+inline std::string DropsNoted(const NodeId& node, Epoch epoch) {
+  return ByNodeEpoch('w', node, epoch);
+}
+inline std::string DroppedBy(const NodeId& node, Epoch epoch, const RecordKey& key) {
+  return ByNodeEpoch('x', node, epoch) + EncodeKey(key);
 }
 // At a hub: refusals that a node has not noted.
-inline std::string RefusalPrefix(const NodeId& node) { return ByNode('r', node); }
-inline std::string Refusal(const NodeId& node, const RecordKey& key) {
-  return RefusalPrefix(node) + EncodeKey(key);
+inline std::string RefusalPrefix(const NodeId& node, Epoch epoch) {
+  return ByNodeEpoch('r', node, epoch);
 }
+inline std::string Refusal(const NodeId& node, Epoch epoch, const RecordKey& key) {
+  return RefusalPrefix(node, epoch) + EncodeKey(key);
+}
+// Sessions of a peer's replica id, as the one that accepts them remembers them.
+inline std::string SessionsOf(ReplicaId peer) { return ById('y', peer); }
+// Sessions that this replica has opened and no hub has welcomed.
+inline constexpr std::string_view kAttempts = "j";
 // At a node: records whose refused writes are to be taken out.
 inline constexpr char kResetKind = 'q';
 inline std::string Reset(const RecordKey& key) { return ByKey(kResetKind, key); }
 // The list of refused writes.
+// At a node: a record that others stamped further ahead than its hub allows.
+inline constexpr char kWaitingKind = 'g';
+inline std::string Waiting(const RecordKey& key) { return ByKey(kWaitingKind, key); }
 inline constexpr char kRefusedKind = 'z';
 inline std::string Refused(uint64_t number) { return ByNumber(kRefusedKind, number); }
 // Own stamps that no hub has acknowledged, with a hash of each.

@@ -249,10 +249,22 @@ absl::Status Replica::PlaceAnew(EntityNumber entity) {
   return it->status();
 }
 
+// The upper half of the id stays, so that what is stamped again under its old time keeps its
+// order among writes of the same time: whether a deletion stands may hang on it.
 void Replica::NewIdentity(bool new_epoch) {
-  identity_.replica = {environment_.Random() | 1};
+  constexpr uint64_t kLowerHalf = (uint64_t{1} << kLineageShift) - 1;
+  ReplicaId id = identity_.replica;
+  while (Own(id)) {
+    id = {(id.value & ~kLowerHalf) | (environment_.Random() & kLowerHalf) | 1};
+  }
+  identity_.replica = id;
   if (new_epoch) identity_.epoch = {environment_.Random() | 1};
   identity_.own.push_back(identity_.replica);
+}
+
+void Replica::ChangeIdentity() {
+  if (std::exchange(identity_changes_, true)) return;
+  NewIdentity(false);
 }
 
 std::string Replica::EncodeIdentity() const {

@@ -206,17 +206,23 @@ class Replica {
 
   // --- The exchange with peers; exchange.h tells what goes in and out. ---
 
-  // What an initiator says first.
-  absl::StatusOr<HelloFacts> SayHello() const;
-  // A peer said hello. Finds out whether this replica was rolled back, and
-  // begins a new epoch then.
+  // What an initiator says first. `session` names the session (0: it has no name), and
+  // is remembered: that this replica has opened it is durable on return.
+  absl::StatusOr<HelloFacts> SayHello(uint64_t session);
+  // A peer said hello. Finds out whether this replica was rolled back, and begins a new
+  // epoch then; and whether the peer's id is used by two.
   absl::StatusOr<AcceptedPeer> AcceptPeer(const PeerIdentity& peer, const HelloFacts& hello);
   // A hub said welcome. Corrects the clock, takes a new identity where the hub
-  // knows writes under this one that are not ours, and stamps writes again that
-  // are too far ahead.
+  // knows writes or sessions under this one that are not ours, and stamps writes
+  // again that are too far ahead.
   absl::StatusOr<JoinedHub> JoinHub(const PeerIdentity& hub, const WelcomeFacts& welcome);
   // The hub's clock less this computer's, measured anew; stamps follow it.
   absl::Status AdjustClock(int64_t offset_ms);
+  // The hub takes stamps up to `limit` now: what waited for that goes into the feed again.
+  // Returns how many records still wait for this hub.
+  absl::StatusOr<uint64_t> SendWaiting(const PeerIdentity& hub, HybridTime limit);
+  // Records stamped too far ahead for this hub, which go to it once its clock has come up.
+  absl::StatusOr<uint64_t> CountWaiting(const NodeId& hub) const;
   // Reads a piece of this replica's feed for a peer. All that it tells is durable.
   absl::StatusOr<FeedPage> ReadFeed(const FeedRequest& request);
   // Reads records for a peer outside the feed, as many as fit. All that it tells is
@@ -265,6 +271,8 @@ class Replica {
   uint64_t WallMs() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   bool Own(ReplicaId replica) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   void NewIdentity(bool new_epoch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // In the Apply under way: writes under a new id from here on.
+  void ChangeIdentity() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::string EncodeIdentity() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   void PutIdentity(WriteBatch& batch) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   void PutState(WriteBatch& batch, Sequence last) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
@@ -291,6 +299,8 @@ class Replica {
   void TakeOutRefused(Transaction& transaction, const RecordKey& key, const PeerIdentity& hub,
                       const RefusedRecord& refusal, const RecordUpdate* hub_state,
                       const Seen& hub_seen) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  HybridTime HighestKnownElsewhere(Transaction& transaction, ReplicaId hub) const
+      ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   // Takes what was refused of a record off the list, as it was erased.
   absl::Status ForgetRefusedOf(Transaction& transaction, const RecordKey& key)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -24,16 +24,37 @@ namespace {
 struct AcknowledgedValue {
   Epoch hub_epoch;
   Sequence through;
+  Sequence farthest;  // the same, but never less than before
   HybridTime own_high;
-  ReplicaId as;  // this replica's id at that time
+  ReplicaId as;                    // this replica's id at that time
+  std::vector<uint64_t> sessions;  // that the hub has welcomed, the last ones
 };
+
+void AppendSessions(const std::vector<uint64_t>& sessions, std::string& out) {
+  AppendVarint(sessions.size(), out);
+  for (const uint64_t session : sessions) AppendFixed64(session, out);
+}
+
+std::vector<uint64_t> ReadSessions(Reader& in, size_t most) {
+  std::vector<uint64_t> sessions(in.Count(most, 8));
+  for (uint64_t& session : sessions) session = in.Fixed64();
+  return sessions;
+}
+
+void Remember(uint64_t session, size_t most, std::vector<uint64_t>& sessions) {
+  std::erase(sessions, session);
+  sessions.push_back(session);
+  if (sessions.size() > most) sessions.erase(sessions.begin());
+}
 
 std::string Encode(const AcknowledgedValue& value) {
   std::string out;
   AppendFixed64(value.hub_epoch.value, out);
   AppendFixed64(value.through.value, out);
+  AppendFixed64(value.farthest.value, out);
   AppendFixed64(value.own_high.ticks, out);
   AppendFixed64(value.as.value, out);
+  AppendSessions(value.sessions, out);
   return out;
 }
 
@@ -42,9 +63,47 @@ AcknowledgedValue DecodeAcknowledged(std::string_view bytes) {
   AcknowledgedValue value;
   value.hub_epoch = {in.Fixed64()};
   value.through = {in.Fixed64()};
+  value.farthest = {in.Fixed64()};
   value.own_high = {in.Fixed64()};
   value.as = {in.Fixed64()};
+  value.sessions = ReadSessions(in, kSessionsKept);
   return in.ok() ? value : AcknowledgedValue{};
+}
+
+// What the side that accepts sessions keeps of a replica id.
+struct SessionsValue {
+  Epoch epoch;  // its own, when it accepted the last
+  uint64_t last = 0;
+  bool shared = false;  // two computers use the id
+  // The peer held nothing of this feed up to here, or this side cannot know: it is told
+  // also of what it sent itself.
+  Sequence anew;
+  // This side's last sequence and clock when it accepted the last.
+  Sequence sequence;
+  HybridTime clock;
+};
+
+std::string Encode(const SessionsValue& value) {
+  std::string out;
+  AppendFixed64(value.epoch.value, out);
+  AppendFixed64(value.last, out);
+  out.push_back(value.shared ? 1 : 0);
+  AppendFixed64(value.anew.value, out);
+  AppendFixed64(value.sequence.value, out);
+  AppendFixed64(value.clock.ticks, out);
+  return out;
+}
+
+SessionsValue DecodeSessions(std::string_view bytes) {
+  Reader in(bytes);
+  SessionsValue value;
+  value.epoch = {in.Fixed64()};
+  value.last = in.Fixed64();
+  value.shared = in.Bytes(1) == std::string_view("\x01", 1);
+  value.anew = {in.Fixed64()};
+  value.sequence = {in.Fixed64()};
+  value.clock = {in.Fixed64()};
+  return in.ok() ? value : SessionsValue{};
 }
 
 // What a record had seen when it was dropped, or is to be; and for which hub.
@@ -130,6 +189,28 @@ absl::StatusOr<RefusedRecord> DecodeRefusal(std::string_view bytes) {
   return value;
 }
 
+// A refusal at the hub, with the hub's epoch.
+std::string EncodePending(Epoch epoch, const RefusedRecord& value) {
+  std::string out;
+  AppendFixed64(epoch.value, out);
+  return out + Encode(value);
+}
+
+absl::StatusOr<std::pair<Epoch, RefusedRecord>> DecodePending(std::string_view bytes) {
+  Reader in(bytes);
+  const Epoch epoch{in.Fixed64()};
+  if (!in.ok()) return absl::DataLossError("a refusal cannot be read");
+  CHAPTER_ASSIGN_OR_RETURN(RefusedRecord refused, DecodeRefusal(in.Bytes(in.remaining())));
+  return std::pair{epoch, std::move(refused)};
+}
+
+// The hub that a record waits for, until it takes its stamps.
+std::string EncodeWaiting(const NodeId& hub) {
+  std::string out;
+  AppendNode(hub, out);
+  return out;
+}
+
 absl::StatusOr<ResetValue> DecodeReset(std::string_view bytes) {
   Reader in(bytes);
   ResetValue value;
@@ -154,11 +235,15 @@ bool Disjoint(const std::set<Scope>& a, const std::set<Scope>& b) {
   return std::none_of(a.begin(), a.end(), [&](const Scope& s) { return b.contains(s); });
 }
 
-// Whether the record is back in a scope of the peer, and the peer has not yet said that
-// it has heard so.
+// Whether the record is back in a scope of the peer, after it had left this one or another
+// of them, and the peer has not yet said that it has heard so.
 bool ReturnedUnheard(const RecordMeta& meta, const ApplyRequest& request) {
+  const bool left_one =
+      std::any_of(meta.scopes.begin(), meta.scopes.end(), [&](const ScopePosition& position) {
+        return position.left && request.peer_has.contains(position.scope);
+      });
   return std::any_of(meta.scopes.begin(), meta.scopes.end(), [&](const ScopePosition& position) {
-    if (position.left || !position.returned) return false;
+    if (position.left || !(position.returned || left_one)) return false;
     const auto has = request.peer_has.find(position.scope);
     return has != request.peer_has.end() && position.entered > has->second;
   });
@@ -202,10 +287,25 @@ Mark MarkAt(const Snapshot& snapshot, Sequence sequence) {
 
 }  // namespace
 
-absl::StatusOr<HelloFacts> Replica::SayHello() const {
+absl::StatusOr<HelloFacts> Replica::SayHello(uint64_t session) {
   HelloFacts hello;
+  hello.session = session;
   {
-    absl::ReaderMutexLock lock(&mutex_);
+    absl::MutexLock lock(&mutex_);
+    if (auto bytes = engine_.Get(Table::kMeta, keys::kAttempts); bytes.ok()) {
+      Reader in(*bytes);
+      hello.attempts = ReadSessions(in, kAttemptsKept);
+    } else if (!absl::IsNotFound(bytes.status())) {
+      return bytes.status();
+    }
+    if (session != 0) {
+      Remember(session, kAttemptsKept, hello.attempts);
+      std::string attempts;
+      AppendSessions(hello.attempts, attempts);
+      WriteBatch batch;
+      batch.Put(Table::kMeta, keys::kAttempts, attempts);
+      CHAPTER_RETURN_IF_ERROR(engine_.Write(batch));
+    }
     hello.replica = identity_.replica;
     hello.epoch = identity_.epoch;
     hello.clock = {WallMs(), clock_.last()};
@@ -234,9 +334,12 @@ absl::StatusOr<HelloFacts> Replica::SayHello() const {
     hello.acknowledged.push_back({.hub = {Reader(it->key().substr(1)).BigEndian64()},
                                   .epoch = value.hub_epoch,
                                   .through = value.through,
-                                  .as = value.as});
+                                  .as = value.as,
+                                  .sessions = value.sessions});
   }
   CHAPTER_RETURN_IF_ERROR(it->status());
+  // A hub may accept it from here on, and whoever goes back behind this is found out.
+  if (session != 0) CHAPTER_RETURN_IF_ERROR(engine_.Sync());
   return hello;
 }
 
@@ -259,9 +362,9 @@ Sequence Replica::AcknowledgedBy(ReplicaId hub) const {
 absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
                                                  const HelloFacts& hello) {
   AcceptedPeer accepted;
+  std::vector<ChangeEvent> events;
   {
     absl::MutexLock lock(&mutex_);
-    const HybridTime clock_before = clock_.last();
     if (!options_.ahead_max_ms ||
         hello.clock.hybrid <= HybridTime::FromWall(WallMs() + *options_.ahead_max_ms)) {
       clock_.Observe(hello.clock.hybrid);
@@ -275,13 +378,35 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
     // A peer that remembers more of this replica than the replica itself: it was
     // rolled back without its knowing.
     bool rolled_back = false;
+    bool acknowledged_more = false;
+    Transaction transaction(engine_, options_);
+    WriteBatch& batch = transaction.batch();
+    const auto sessions_of = [&](ReplicaId replica) {
+      const auto bytes = transaction.Get(Table::kMeta, keys::SessionsOf(replica));
+      return bytes.ok() ? DecodeSessions(*bytes) : SessionsValue{};
+    };
+    SessionsValue sessions = sessions_of(peer.replica);
+    // When the peer was met for the last time, under any of its ids: nothing before that
+    // has gone back unless it was found out then.
+    SessionsValue met = sessions;
+    const auto contains = [&](const std::vector<uint64_t>& some) {
+      return std::find(some.begin(), some.end(), sessions.last) != some.end();
+    };
+    bool remembered = sessions.last == 0 || sessions.epoch != identity_.epoch ||
+                      hello.session == 0 || contains(hello.attempts);
     for (const Acknowledgement& theirs : hello.acknowledged) {
       if (theirs.hub != identity_.replica || theirs.epoch != identity_.epoch) continue;
-      if (theirs.as != peer.replica && !known) {
+      if (const SessionsValue as = sessions_of(theirs.as); as.sequence > met.sequence) met = as;
+      if (CursorIn(theirs.as, peer.hub, Scope::All()).sequence < theirs.through) {
+        acknowledged_more = true;
+      } else if (theirs.as != peer.replica && !known) {
         accepted.cursor.sequence = theirs.through;  // the feed went on under a new id
         accepted.cursor.mark = {};
-      } else if (theirs.as == peer.replica && theirs.through > accepted.cursor.sequence) {
-        rolled_back = true;
+      }
+      if (sessions.last != 0 && sessions.epoch == identity_.epoch && contains(theirs.sessions)) {
+        remembered = true;
+        // This replica has welcomed a later one, and forgotten it.
+        rolled_back |= theirs.sessions.back() != sessions.last;
       }
     }
     std::vector<Scope> scopes(peer.scopes.begin(), peer.scopes.end());
@@ -305,44 +430,76 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
       }
       accepted.resume.push_back(std::move(resume));
     }
+    // Whoever does not know the last session of its id is not alone with it, or has gone
+    // back; unless this replica has.
+    if (!rolled_back && (sessions.shared || !remembered)) {
+      sessions.shared = accepted.shared = true;
+    } else {
+      rolled_back |= acknowledged_more;
+    }
     if (IsPlanted(Planted::kRollbackNotNoticed)) rolled_back = false;
-    WriteBatch batch;
     absl::Cleanup undo = [this, before = identity_]()
                              ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { identity_ = before; };
     if (rolled_back) {
+      const ReplicaId old_id = identity_.replica;
       NewIdentity(true);
-      PutIdentity(batch);
+      batch.Put(Table::kMeta, keys::kIdentity, EncodeIdentity());
+      // What was written here since would hide what was written under the same id before,
+      // and is only elsewhere now.
+      size_t again = 0;
+      CHAPTER_RETURN_IF_ERROR(
+          StampAgain(transaction, met.sequence, met.clock, old_id, true, again));
       for (FeedCursor& resume : accepted.resume) {
         resume = {identity_.replica, identity_.epoch, resume.scope, {}, {}};
       }
       accepted.cursor.sequence = {};
       accepted.cursor.mark = {};
     }
+    const bool any_cursor =
+        std::any_of(hello.cursors.begin(), hello.cursors.end(), [&](const FeedCursor& theirs) {
+          return theirs.replica == identity_.replica && theirs.epoch == identity_.epoch;
+        });
+    if (!any_cursor && !accepted.shared) sessions.anew = last_sequence_;
+    accepted.anew = sessions.anew;
+    if (!accepted.shared) {
+      sessions.epoch = identity_.epoch;
+      if (hello.session != 0) sessions.last = hello.session;
+      sessions.sequence = last_sequence_;
+      sessions.clock = clock_.last();
+    }
+    batch.Put(Table::kMeta, keys::SessionsOf(peer.replica), Encode(sessions));
     // Kept from the first meeting on: a peer of an id that is not known here, but
     // was acknowledged here, met a later self of this replica.
-    if (!known || rolled_back) PutCursor(accepted.cursor, peer.hub, batch);
-    // What was written after a peer was met is later than what that peer had, also
-    // where this replica crashed in between.
-    if (clock_.last() != clock_before) PutState(batch, last_sequence_);
-    if (!batch.empty()) CHAPTER_RETURN_IF_ERROR(engine_.Write(batch));
+    if ((!known || rolled_back) && !accepted.shared) PutCursor(accepted.cursor, peer.hub, batch);
+    // What was refused in another epoch is sent and judged again.
+    const std::string prefix = keys::RefusalPrefix(peer.node, peer.epoch);
+    auto it = snapshot->NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
+    for (it->SeekToFirst(); it->Valid(); it->Next()) {
+      CHAPTER_ASSIGN_OR_RETURN(auto pending, DecodePending(it->value()));
+      if (pending.first != identity_.epoch) {
+        batch.Delete(Table::kMeta, it->key());
+        continue;
+      }
+      pending.second.key = Reader(it->key().substr(prefix.size())).Key();
+      accepted.refused.push_back(std::move(pending.second));
+    }
+    CHAPTER_RETURN_IF_ERROR(it->status());
+    // With the clock: what was written after a peer was met is later than what that peer
+    // had, also where this replica crashed in between.
+    CHAPTER_RETURN_IF_ERROR(transaction.Place());
+    CHAPTER_RETURN_IF_ERROR(Commit(transaction));
     std::move(undo).Cancel();
+    events = transaction.events();
     auto highest = engine_.Get(Table::kMeta, keys::Highest(peer.replica));
     if (highest.ok()) {
       Reader in(*highest);
       accepted.highest_clock = {in.Fixed64()};
       accepted.highest_hash = in.Fixed64();
     }
-    accepted.drops_noted = DecodeNumber(engine_.Get(Table::kMeta, keys::DropsNoted(peer.node)));
-    const std::string prefix = keys::RefusalPrefix(peer.node);
-    auto it = snapshot->NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
-    for (it->SeekToFirst(); it->Valid(); it->Next()) {
-      CHAPTER_ASSIGN_OR_RETURN(RefusedRecord refused, DecodeRefusal(it->value()));
-      refused.key = Reader(it->key().substr(prefix.size())).Key();
-      accepted.refused.push_back(std::move(refused));
-    }
-    CHAPTER_RETURN_IF_ERROR(it->status());
+    accepted.drops_noted =
+        DecodeNumber(engine_.Get(Table::kMeta, keys::DropsNoted(peer.node, peer.epoch)));
   }
-  CHAPTER_RETURN_IF_ERROR(engine_.Sync());
+  CHAPTER_RETURN_IF_ERROR(Finish(events));
   return accepted;
 }
 
@@ -355,6 +512,54 @@ absl::Status Replica::AdjustClock(int64_t offset_ms) {
   const absl::Status status = engine_.Write(batch);
   if (!status.ok()) identity_.clock_offset_ms = before;
   return status;
+}
+
+absl::StatusOr<uint64_t> Replica::SendWaiting(const PeerIdentity& hub, HybridTime limit) {
+  uint64_t still = 0;
+  std::vector<ChangeEvent> events;
+  {
+    absl::MutexLock lock(&mutex_);
+    const std::string prefix(1, keys::kWaitingKind);
+    auto snapshot = engine_.NewSnapshot();
+    auto it = snapshot->NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
+    it->SeekToFirst();
+    if (!it->Valid()) {
+      CHAPTER_RETURN_IF_ERROR(it->status());
+      return still;
+    }
+    Transaction transaction(engine_, options_);
+    for (size_t sent = 0; it->Valid(); it->Next()) {
+      if (it->value() != EncodeWaiting(hub.node)) continue;
+      const RecordKey key = Reader(it->key().substr(1)).Key();
+      StoredRecord* held = transaction.Find(key);
+      if (held != nullptr && (held->record.seen.Highest() > limit || sent == kBatchWritesMax)) {
+        ++still;
+        continue;
+      }
+      transaction.batch().Delete(Table::kMeta, it->key());
+      if (held == nullptr) continue;
+      held->meta.origin = {};
+      transaction.Touch(key);
+      ++sent;
+    }
+    CHAPTER_RETURN_IF_ERROR(it->status());
+    if (transaction.batch().empty() && !transaction.anything_touched()) return still;
+    CHAPTER_RETURN_IF_ERROR(transaction.Place());
+    CHAPTER_RETURN_IF_ERROR(Commit(transaction));
+    events = transaction.events();
+  }
+  CHAPTER_RETURN_IF_ERROR(Finish(events));
+  return still;
+}
+
+absl::StatusOr<uint64_t> Replica::CountWaiting(const NodeId& hub) const {
+  uint64_t count = 0;
+  const std::string prefix(1, keys::kWaitingKind);
+  auto snapshot = engine_.NewSnapshot();
+  auto it = snapshot->NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
+  for (it->SeekToFirst(); it->Valid(); it->Next()) count += it->value() == EncodeWaiting(hub);
+  CHAPTER_RETURN_IF_ERROR(it->status());
+  return count;
 }
 
 absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const WelcomeFacts& welcome) {
@@ -383,10 +588,13 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
 
     // Writes under this id that are not ours: a clone of this machine made them.
     HybridTime own_high;
+    Sequence told;  // some hub has come so far in this feed
     auto snapshot = engine_.NewSnapshot();
     auto it = snapshot->NewIterator(Table::kMeta, "a", "b");
     for (it->SeekToFirst(); it->Valid(); it->Next()) {
-      own_high = std::max(own_high, DecodeAcknowledged(it->value()).own_high);
+      const AcknowledgedValue value = DecodeAcknowledged(it->value());
+      own_high = std::max(own_high, value.own_high);
+      told = std::max(told, value.farthest);
     }
     CHAPTER_RETURN_IF_ERROR(it->status());
     const bool writes_not_ours =
@@ -401,14 +609,21 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
         theirs.replica == identity_.replica && theirs.epoch == identity_.epoch &&
         (theirs.sequence > last_sequence_ ||
          (theirs.mark != Mark{} && MarkAt(*snapshot, theirs.sequence) != theirs.mark));
-    if (writes_not_ours || feed_not_ours) {
+    if (writes_not_ours || feed_not_ours || welcome.shared) {
       NewIdentity(true);
-      CHAPTER_RETURN_IF_ERROR(
-          StampAgain(transaction, acknowledged.through, own_high, old_id, true, again));
+      // What the other one sent under the common id counted as this one's own, and was
+      // passed over here.
+      const std::string cursors(1, keys::kHubCursorKind);
+      it = snapshot->NewIterator(Table::kMeta, cursors, keys::PrefixEnd(cursors));
+      for (it->SeekToFirst(); it->Valid(); it->Next()) batch.Delete(Table::kMeta, it->key());
+      CHAPTER_RETURN_IF_ERROR(it->status());
+      batch.Delete(Table::kMeta, keys::kAttempts);
+      CHAPTER_RETURN_IF_ERROR(StampAgain(transaction, told, own_high, old_id, true, again));
       joined.restart = true;
       joined.restart_reason = absl::StrCat(
-          "the hub knows writes of replica ", ToHex(old_id.value),
-          " that were not made here, so this folder has a copy; writing as replica ",
+          "the hub knows what was done as replica ", ToHex(old_id.value),
+          " and not here: there is a copy of this computer, or it has gone back; writing as "
+          "replica ",
           ToHex(identity_.replica.value), " from now on, ", again, " unsent writes taken along");
     } else if (options_.ahead_max_ms && !options_.hub) {
       const HybridTime limit = HybridTime::FromWall(
@@ -457,13 +672,23 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
         if (leaving.hub == hub.node) batch.Delete(Table::kMeta, it->key());
       }
       CHAPTER_RETURN_IF_ERROR(it->status());
+      // And everything goes to it again, also what waited.
+      const std::string waiting_prefix(1, keys::kWaitingKind);
+      it = snapshot->NewIterator(Table::kMeta, waiting_prefix, keys::PrefixEnd(waiting_prefix));
+      for (it->SeekToFirst(); it->Valid(); it->Next()) {
+        if (it->value() == EncodeWaiting(hub.node)) batch.Delete(Table::kMeta, it->key());
+      }
+      CHAPTER_RETURN_IF_ERROR(it->status());
     }
 
-    // Where the hub's memory and ours differ, the hub's counts: it takes from there.
+    // Where the hub's memory and ours differ, the hub's counts: it takes from there, but
+    // in a new epoch has forgotten more than it knows.
     joined.start =
         welcome.cursor.replica == identity_.replica && welcome.cursor.epoch == identity_.epoch
             ? welcome.cursor.sequence
             : Sequence{};
+    if (known != Epoch{} && known != hub.epoch) joined.start = {};
+    if (theirs.mark == Mark{} && joined.start > acknowledged.through) joined.start = {};
     // Going through the feed again had begun, and nothing of it was acknowledged.
     if (acknowledged.as == identity_.replica && acknowledged.through == Sequence{}) {
       joined.start = {};
@@ -478,7 +703,20 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
       if (entities_known.ok()) joined.start = {};
     }
     acknowledged.through = joined.start;
+    acknowledged.farthest = std::max(acknowledged.farthest, acknowledged.through);
     acknowledged.as = identity_.replica;
+    if (!joined.restart && welcome.session != 0) {
+      Remember(welcome.session, kSessionsKept, acknowledged.sessions);
+      std::vector<uint64_t> attempts;
+      if (auto bytes = transaction.Get(Table::kMeta, keys::kAttempts); bytes.ok()) {
+        Reader in(*bytes);
+        attempts = ReadSessions(in, kAttemptsKept);
+      }
+      std::erase(attempts, welcome.session);
+      std::string left;
+      AppendSessions(attempts, left);
+      batch.Put(Table::kMeta, keys::kAttempts, left);
+    }
     batch.Put(Table::kMeta, keys::Acknowledged(hub.replica), Encode(acknowledged));
 
     std::string prefix = keys::UnnotedDropPrefix(hub.node);
@@ -538,9 +776,10 @@ absl::StatusOr<Replica::OwnStamps> Replica::FindOwnStamps(HybridTime limit,
   return found;
 }
 
-// Own writes of records after `after` in the feed get the present replica id:
-// with `keep_times` all that no hub has acknowledged, under their old clock
-// readings; else those stamped above `limit`, in their old order, with new ones.
+// Own writes get the present replica id: with `keep_times` all that nobody else knows,
+// which is what came up after `after` in the feed or is stamped above `limit`, under
+// their old clock readings; else those stamped above `limit`, in their old order, with
+// new ones.
 // What was written under the old id above `limit` these records then have not seen.
 absl::Status Replica::StampAgain(Transaction& transaction, Sequence after, HybridTime limit,
                                  ReplicaId old_id, bool keep_times, size_t& count) {
@@ -554,9 +793,11 @@ absl::Status Replica::StampAgain(Transaction& transaction, Sequence after, Hybri
   std::set<ReplicaId> old_ids = {old_id};
   if (!keep_times) old_ids.insert(identity_.own.begin(), identity_.own.end());
   if (!IsPlanted(Planted::kStampedAgainUnderOldId)) old_ids.erase(identity_.replica);
-  const auto affected = [&](const Version& version, Sequence learned) {
+  // Others may know what is below the limit; but a cell that has a later one of its record
+  // behind it may not have been told.
+  const auto affected = [&](const Version& version, std::optional<Sequence> learned) {
     return old_ids.contains(version.replica) &&
-           (keep_times ? learned > after : version.time > limit);
+           (version.time > limit || (keep_times && learned && *learned > after));
   };
   for (it->SeekToFirst(); it->Valid(); it->Next()) {
     const RecordKey key = Reader(it->value()).Key();
@@ -564,7 +805,7 @@ absl::Status Replica::StampAgain(Transaction& transaction, Sequence after, Hybri
     if (stored == nullptr) continue;
     std::set<Version> versions;
     HybridTime kept;  // the highest own stamp that stays
-    const auto look = [&](const Version& version, Sequence learned) {
+    const auto look = [&](const Version& version, std::optional<Sequence> learned) {
       if (affected(version, learned)) {
         versions.insert(version);
       } else if (old_ids.contains(version.replica)) {
@@ -573,13 +814,12 @@ absl::Status Replica::StampAgain(Transaction& transaction, Sequence after, Hybri
     };
     for (const Cell& cell : stored->record.cells) look(cell.version, cell.learned);
     for (const ConflictEntry& entry : stored->record.conflicts) {
-      for (const SettlementEntry& s : entry.settlements) look(s.version, stored->meta.latest);
-      if (!keep_times) look(entry.lost_version, {});
+      for (const SettlementEntry& s : entry.settlements) look(s.version, std::nullopt);
+      if (!keep_times) look(entry.lost_version, std::nullopt);
     }
-    const bool seen_above =
-        !keep_times && std::any_of(old_ids.begin(), old_ids.end(), [&](ReplicaId id) {
-          return stored->record.seen.Get(id) > limit;
-        });
+    const bool seen_above = std::any_of(old_ids.begin(), old_ids.end(), [&](ReplicaId id) {
+      return stored->record.seen.Get(id) > limit;
+    });
     if (versions.empty() && !seen_above) continue;
     Seen others = stored->record.seen;
     for (const ReplicaId& id : old_ids) others.Set(id, {});
@@ -624,6 +864,7 @@ absl::Status Replica::StampAgain(Transaction& transaction, Sequence after, Hybri
       for (SettlementEntry& s : entry.settlements) {
         rename(s.version);
         record.seen.Advance(s.version);
+        if (s.version.replica == identity_.replica) NoteStamp(transaction, key, s.version);
         stays(s.version);
       }
       std::sort(entry.settlements.begin(), entry.settlements.end(),
@@ -758,13 +999,14 @@ absl::StatusOr<FeedPage> Replica::ReadFeed(const FeedRequest& request) {
         }
         entered = stored.meta.Position(request.scope)->entered > request.since;
       }
-      if (stored.meta.origin == request.peer.replica) {
+      const bool anew = sequence <= request.anew;
+      if (stored.meta.origin == request.peer.replica && !anew) {
         ++page.skipped;
         continue;
       }
       if (IsPlanted(Planted::kConflictsLostOnMove) && entered) stored.record.conflicts.clear();
       const Sequence since = IsPlanted(Planted::kCellsByCursor) ? request.after : request.since;
-      page.items.push_back(MakeItem(key, stored, request.peer, sequence, since, entered));
+      page.items.push_back(MakeItem(key, stored, request.peer, sequence, since, entered || anew));
       bytes += page.items.back().update.size() + kKeyBytes;
     }
     CHAPTER_RETURN_IF_ERROR(it->status());
@@ -789,7 +1031,7 @@ absl::StatusOr<RecordsPage> Replica::ReadRecords(const RecordsRequest& request) 
       if (page.read > 0 && size >= request.bytes_max) break;
       ++page.read;
       if (request.refusals_noted && options_.hub) {
-        batch.Delete(Table::kMeta, keys::Refusal(request.peer.node, key));
+        batch.Delete(Table::kMeta, keys::Refusal(request.peer.node, request.peer.epoch, key));
       }
       auto bytes = engine_.Get(Table::kRecord, EncodeKey(key));
       FeedItem left{.kind = FeedItem::Kind::kLeft,
@@ -807,11 +1049,13 @@ absl::StatusOr<RecordsPage> Replica::ReadRecords(const RecordsRequest& request) 
       const std::vector<Scope> current = stored.meta.Current();
       // What has no place goes back to the chapters that brought or held it, and to
       // nobody else.
+      const std::vector<Scope>& pushers = stored.meta.pushers;
       const auto held = stored.meta.Withheld();
-      const bool theirs = !options_.hub || request.peer.hub || stored.record.erased ||
-                          !Disjoint({current.begin(), current.end()}, request.peer.scopes) ||
-                          (request.asked && (request.peer.scopes.contains(stored.meta.pusher) ||
-                                             !Disjoint(held, request.peer.scopes)));
+      const bool theirs =
+          !options_.hub || request.peer.hub || stored.record.erased ||
+          !Disjoint({current.begin(), current.end()}, request.peer.scopes) ||
+          (request.asked && (!Disjoint({pushers.begin(), pushers.end()}, request.peer.scopes) ||
+                             !Disjoint(held, request.peer.scopes)));
       if (theirs) {
         page.items.push_back(MakeItem(key, stored, request.peer, {}, request.since, request.asked));
         size += page.items.back().update.size();
@@ -841,7 +1085,7 @@ absl::Status Replica::Admit(const PeerIdentity& peer, const RecordKey& key,
         absl::StrCat("entity ", key.entity.value, " is not known to the hub"));
   }
   for (const Cell& cell : update.state.cells) {
-    if (cell.version.replica != peer.replica) continue;
+    if (!SameLineage(cell.version.replica, peer.replica)) continue;
     const Cell* held = current == nullptr ? nullptr : current->record.Find(cell.path);
     if (held != nullptr && held->version == cell.version) continue;
     if (rule->second.headquarters_only ||
@@ -860,10 +1104,13 @@ absl::Status Replica::Admit(const PeerIdentity& peer, const RecordKey& key,
   }
   // Outside the node's scopes: it had the right when it wrote, unless it has
   // said since then that it let the record go.
-  auto dropped = engine_.Get(Table::kMeta, keys::DroppedBy(peer.node, key));
+  auto dropped = engine_.Get(Table::kMeta, keys::DroppedBy(peer.node, peer.epoch, key));
   if (absl::IsNotFound(dropped.status())) return absl::OkStatus();
   CHAPTER_RETURN_IF_ERROR(dropped.status());
-  const Sequence since{DecodeNumber(dropped)};
+  Reader in(*dropped);
+  const Sequence since{in.Fixed64()};
+  // In another epoch: this hub may have sent it again since, and forgotten that.
+  if (Epoch{in.Fixed64()} != identity_.epoch) return absl::OkStatus();
   for (const Scope& scope : peer.scopes) {
     const ScopePosition* position = current->meta.Position(scope);
     if (position != nullptr && position->entered > since) return absl::OkStatus();
@@ -888,7 +1135,8 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
     outcome.answer = false;
     outcome.refusal = {key, inbound.sequence, reason, std::move(message)};
     if (options_.hub && !peer.hub) {
-      transaction.batch().Put(Table::kMeta, keys::Refusal(peer.node, key), Encode(outcome.refusal));
+      transaction.batch().Put(Table::kMeta, keys::Refusal(peer.node, peer.epoch, key),
+                              EncodePending(identity_.epoch, outcome.refusal));
     }
     return outcome;
   };
@@ -1002,14 +1250,23 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
   const bool named_anew = peer.hub && options_.hub && held != nullptr &&
                           !options_.entities.contains(key.entity) &&
                           held->meta.named != update->named_scopes;
-  const bool changed =
-      !Contains(mine, update->state) || !merged.damage.empty() || held == nullptr || named_anew;
+  const bool changed = !Contains(mine, update->state) || !merged.damage.empty() ||
+                       held == nullptr || named_anew ||
+                       merged.record.cells.size() > mine.cells.size();  // seen here, and lost
   if (options_.hub) outcome.answer = !equals_sent;
   if (!changed && !called_off) return outcome;
   const bool existed = held != nullptr;
   const std::vector<Scope> before = existed ? held->meta.Current() : std::vector<Scope>{};
   StoredRecord& stored = transaction.Make(key);
   stored.record = std::move(merged.record);
+  // An own write that comes from a hub, after a backup was put back, is nothing that only
+  // this replica knows.
+  constexpr Sequence kLongAgo{1};
+  if (!options_.hub) {
+    for (Cell& cell : stored.record.cells) {
+      if (cell.learned == Sequence{} && Own(cell.version.replica)) cell.learned = kLongAgo;
+    }
+  }
   // Only what this replica itself learnt has a place in its feed; the rest gets one now.
   stored.meta.origin = equals_sent && !called_off ? peer.replica : ReplicaId{};
   // It may have been told that the record left, and must hear that it has not.
@@ -1020,9 +1277,6 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
     outcome.answer = true;
   }
   if (peer.hub) stored.meta.named = update->named_scopes;
-  if (options_.hub && !peer.hub && !existed) {
-    if (const Scope* chapter = ChapterScope(peer)) stored.meta.pusher = *chapter;
-  }
   if (take_back) {
     transaction.batch().Delete(Table::kMeta, keys::Dropped(key));
     stored.meta.again = dropped.earlier;
@@ -1030,7 +1284,7 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
     // Taken back in a state that may lack writes of ours: never write under an id
     // whose writes others may have seen.
     if (!stored.record.seen.CoversAll(dropped.seen) && !IsPlanted(Planted::kTakenBackTooEarly)) {
-      identity_changes_ = true;
+      ChangeIdentity();
     }
   }
   clock_.Observe(stored.record.seen.Highest());
@@ -1072,6 +1326,7 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
                        .reason = refusal.message,
                        .written_at = {}};
   std::vector<RefusedWrite> lost;
+  std::set<ReplicaId> taken_out;  // ids of which a write leaves the record
   RecordUpdate later;
   later.whole = false;
   later.state.seen = held->record.seen;
@@ -1085,6 +1340,7 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
       refused.cells.push_back({cell.path, cell.value});
       refused.actor = cell.actor;
       refused.written_at = std::max(refused.written_at, cell.version.time);
+      taken_out.insert(cell.version.replica);
     }
   }
   size_t settlements = 0;
@@ -1092,6 +1348,7 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
     for (const SettlementEntry& s : entry.settlements) {
       if (!unseen_own(s.version)) continue;
       ++settlements;
+      taken_out.insert(s.version.replica);
       refused.written_at = std::max(refused.written_at, s.version.time);
     }
     std::erase_if(entry.settlements, [&](const auto& s) { return unseen_own(s.version); });
@@ -1104,6 +1361,7 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
                       .actor = entry.lost_actor,
                       .reason = refusal.message,
                       .written_at = entry.lost_version.time});
+      taken_out.insert(entry.lost_version.replica);
     } else {
       later.state.conflicts.push_back(std::move(entry));
     }
@@ -1111,6 +1369,51 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
   if (settlements > 0) {
     absl::StrAppend(&refused.reason, " (with it went ", settlements, " settlements of conflicts)");
   }
+  // A hub that has gone back does not know them any more, and this node cannot tell what
+  // they had replaced: an officer is to see them.
+  for (const Cell& cell : others) {
+    if (hub_state == nullptr || hub_seen.Covers(cell.version)) continue;
+    lost.push_back(
+        {.number = 0,
+         .key = key,
+         .cells = {{cell.path, cell.value}},
+         .actor = cell.actor,
+         .reason = absl::StrCat("the hub has not got this write of ", cell.actor,
+                                ", and refused what was written with it: ", refusal.message),
+         .written_at = cell.version.time});
+  }
+  // To have seen a later write of an id is to have seen all before it: what was refused
+  // would count as replaced if it came back, from a backup or by way of another hub.
+  if (taken_out.contains(identity_.replica)) ChangeIdentity();
+  const HybridTime known_elsewhere = HighestKnownElsewhere(transaction, hub.replica);
+  std::map<Version, Version> renamed;
+  std::set<HybridTime> used;
+  for (const Cell& cell : later.state.cells) {
+    const Version& version = cell.version;
+    if (!taken_out.contains(version.replica) || version.time <= known_elsewhere) continue;
+    const auto [it, fresh] = renamed.try_emplace(version);
+    if (!fresh) continue;
+    HybridTime time = version.time;
+    while (!used.insert(time).second) ++time.ticks;
+    it->second = {time, identity_.replica};
+  }
+  const auto rename = [&](Version& version) {
+    const auto it = renamed.find(version);
+    if (it != renamed.end()) version = it->second;
+  };
+  for (Cell& cell : later.state.cells) {
+    rename(cell.version);
+    later.state.seen.Advance(cell.version);
+    if (cell.version.replica == identity_.replica) NoteStamp(transaction, key, cell.version);
+  }
+  for (ConflictEntry& entry : later.state.conflicts) {
+    rename(entry.lost_version);
+    rename(entry.current_version);
+  }
+  std::sort(later.state.conflicts.begin(), later.state.conflicts.end(),
+            [](const auto& a, const auto& b) {
+              return std::tie(a.path, a.lost_version) < std::tie(b.path, b.lost_version);
+            });
   const bool erased = hub_state != nullptr && hub_state->state.erased;
   for (RefusedWrite& write : lost) {
     if (!erased) PutRefused(transaction, std::move(write));
@@ -1118,12 +1421,19 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
   if (refused.written_at != HybridTime{} && !erased) PutRefused(transaction, std::move(refused));
   held->meta.origin = {};
   if (hub_state == nullptr) {
-    // A hub that has never had it gets what others wrote, unless it would refuse that
-    // again; to one where it has left there is nothing to send but later writes.
-    const bool again = hub_seen.empty() && refusal.reason != RefusedRecord::Reason::kAhead;
+    // A hub that has never had it, or has lost it, gets what others wrote; to one where it
+    // has left there is nothing to send but later writes.
+    const bool known = !hub_seen.empty() &&
+                       std::all_of(others.begin(), others.end(),
+                                   [&](const Cell& cell) { return hub_seen.Covers(cell.version); });
+    // What was refused as it is now would be so again.
+    const bool again = !known && !taken_out.empty();
     if (later.state.cells.empty() && !again) held->meta.origin = hub.replica;
     for (Cell& cell : later.state.cells) others.push_back(std::move(cell));
     if (others.empty()) return transaction.Remove(key);
+    Seen& seen = held->record.seen;
+    for (const ReplicaId& id : taken_out) seen.Set(id, hub_seen.Get(id));
+    for (const Cell& cell : others) seen.Advance(cell.version);
     std::sort(others.begin(), others.end(),
               [](const Cell& a, const Cell& b) { return a.path < b.path; });
     held->record.cells = std::move(others);
@@ -1163,6 +1473,19 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
   transaction.Touch(key);
 }
 
+// The highest own clock that any hub but this one, as it is now, has acknowledged.
+HybridTime Replica::HighestKnownElsewhere(Transaction& transaction, ReplicaId hub) const {
+  HybridTime highest;
+  auto snapshot = engine_.NewSnapshot();
+  auto it = snapshot->NewIterator(Table::kMeta, "a", "b");
+  for (it->SeekToFirst(); it->Valid(); it->Next()) {
+    if (it->key() == keys::Acknowledged(hub)) continue;
+    highest = std::max(highest, DecodeAcknowledged(it->value()).own_high);
+  }
+  transaction.Note(it->status());
+  return highest;
+}
+
 // More cells than one entry may have become several entries.
 void Replica::PutRefused(Transaction& transaction, RefusedWrite refused) {
   const std::vector<CellWrite> cells = std::exchange(refused.cells, {});
@@ -1200,6 +1523,8 @@ absl::StatusOr<ApplyResult> Replica::Apply(const ApplyRequest& request) {
     damage_.clear();
     conflicts_found_ = 0;
     identity_changes_ = false;
+    absl::Cleanup undo = [this, before = identity_]()
+                             ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { identity_ = before; };
     for (const InboundRecord& inbound : request.records) {
       result.outcomes.push_back(ApplyOne(transaction, request, inbound));
       CHAPTER_RETURN_IF_ERROR(transaction.status());
@@ -1223,26 +1548,17 @@ absl::StatusOr<ApplyResult> Replica::Apply(const ApplyRequest& request) {
     if (options_.hub && !peer.hub) AnswerPusher(transaction, request, result);
     CHAPTER_RETURN_IF_ERROR(transaction.Place());
 
-    std::optional<Sequence> hold_below;
-    for (const RecordOutcome& outcome : result.outcomes) {
-      if (outcome.kind != RecordOutcome::Kind::kNeedsWhole &&
-          outcome.kind != RecordOutcome::Kind::kAhead) {
-        continue;
-      }
-      if (outcome.sequence == Sequence{}) continue;
-      hold_below = std::min(hold_below.value_or(outcome.sequence), outcome.sequence);
+    // A cursor stays where its mark is known until nothing is missing.
+    const bool missing = std::any_of(result.outcomes.begin(), result.outcomes.end(),
+                                     [](const RecordOutcome& outcome) {
+                                       return outcome.sequence != Sequence{} &&
+                                              (outcome.kind == RecordOutcome::Kind::kNeedsWhole ||
+                                               outcome.kind == RecordOutcome::Kind::kAhead);
+                                     });
+    for (const FeedCursor& cursor : request.cursors) {
+      if (!missing) PutCursor(cursor, peer.hub, transaction.batch());
     }
-    for (FeedCursor cursor : request.cursors) {
-      if (hold_below && *hold_below <= cursor.sequence) {
-        cursor.sequence = {hold_below->value - 1};
-        cursor.mark = {};
-      }
-      PutCursor(cursor, peer.hub, transaction.batch());
-    }
-    absl::Cleanup undo = [this, before = identity_]()
-                             ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { identity_ = before; };
     if (identity_changes_) {
-      NewIdentity(false);
       transaction.batch().Put(Table::kMeta, keys::kIdentity, EncodeIdentity());
       result.identity_changed = true;
     }
@@ -1292,7 +1608,17 @@ void Replica::AnswerPusher(Transaction& transaction, const ApplyRequest& request
       continue;
     }
     const std::set<Scope>& placement = transaction.Placement(outcome.key);
-    if (placement.empty()) continue;
+    if (placement.empty()) {
+      // Once it has a place, whoever brought it must hear where.
+      std::vector<Scope>& pushers = stored->meta.pushers;
+      if (chapter == nullptr ||
+          std::find(pushers.begin(), pushers.end(), *chapter) != pushers.end()) {
+        continue;
+      }
+      pushers.push_back(*chapter);
+      transaction.Touch(outcome.key);
+      continue;
+    }
     if (Disjoint(placement, peer.scopes)) {
       outcome.answer = true;
       if (chapter != nullptr) transaction.TellLeft(outcome.key, *chapter);
@@ -1335,6 +1661,7 @@ absl::StatusOr<AcknowledgeResult> Replica::Acknowledge(const AcknowledgeRequest&
     }
     if (request.through) {
       acknowledged.through = *request.through;
+      acknowledged.farthest = std::max(acknowledged.farthest, acknowledged.through);
       acknowledged.as = request.told_as;
       if (request.own_high > acknowledged.own_high) {
         auto snapshot = engine_.NewSnapshot();
@@ -1350,19 +1677,25 @@ absl::StatusOr<AcknowledgeResult> Replica::Acknowledge(const AcknowledgeRequest&
     }
     for (const RefusedRecord& refused : request.refused) {
       if (options_.hub || transaction.Find(refused.key) == nullptr) continue;
+      if (refused.reason == RefusedRecord::Reason::kAhead) {
+        batch.Put(Table::kMeta, keys::Waiting(refused.key), EncodeWaiting(peer.node));
+        continue;
+      }
       RefusedRecord kept = refused;
       if (kept.sequence == Sequence{}) kept.sequence = acknowledged.through;
       batch.Put(Table::kMeta, keys::Reset(refused.key),
                 Encode(ResetValue{peer.node, peer.epoch, std::move(kept)}));
     }
     if (options_.hub && !request.dropped.empty()) {
-      uint64_t noted = DecodeNumber(transaction.Get(Table::kMeta, keys::DropsNoted(peer.node)));
+      const std::string noted_key = keys::DropsNoted(peer.node, peer.epoch);
+      uint64_t noted = DecodeNumber(transaction.Get(Table::kMeta, noted_key));
+      const std::string at =
+          EncodeNumber(last_sequence_.value) + EncodeNumber(identity_.epoch.value);
       for (const DroppedRecord& dropped : request.dropped) {
         noted = std::max(noted, dropped.number);
-        batch.Put(Table::kMeta, keys::DroppedBy(peer.node, dropped.key),
-                  EncodeNumber(last_sequence_.value));
+        batch.Put(Table::kMeta, keys::DroppedBy(peer.node, peer.epoch, dropped.key), at);
       }
-      batch.Put(Table::kMeta, keys::DropsNoted(peer.node), EncodeNumber(noted));
+      batch.Put(Table::kMeta, noted_key, EncodeNumber(noted));
     }
     if (!options_.hub && !request.drops_wait) {
       CHAPTER_RETURN_IF_ERROR(
@@ -1403,6 +1736,8 @@ absl::Status Replica::DropWhereDue(Transaction& transaction, const AcknowledgeRe
         continue;
       }
       if (refused.contains(key) || transaction.Get(Table::kMeta, keys::Reset(key)).ok()) continue;
+      const auto waits = transaction.Get(Table::kMeta, keys::Waiting(key));
+      if (waits.ok() && *waits == EncodeWaiting(hub.node)) continue;
       LeavingValue memory = leaving;
       for (const NodeId& hub_before : stored->meta.again) {
         if (hub_before != hub.node) memory.earlier.push_back(hub_before);

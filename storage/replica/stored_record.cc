@@ -62,7 +62,8 @@ std::string EncodeStored(const StoredRecord& stored) {
   for (const RecordKey& leader : meta.leaders) AppendKey(leader, out);
   AppendVarint(meta.named.size(), out);
   for (const Scope& scope : meta.named) AppendString(scope.name, out);
-  AppendString(meta.pusher.name, out);
+  AppendVarint(meta.pushers.size(), out);
+  for (const Scope& scope : meta.pushers) AppendString(scope.name, out);
   AppendVarint(meta.again.size(), out);
   for (const NodeId& node : meta.again) {
     out.append(reinterpret_cast<const char*>(node.bytes.data()), node.bytes.size());
@@ -96,7 +97,10 @@ absl::StatusOr<StoredRecord> DecodeStored(std::string_view bytes) {
   for (size_t i = 0; i < leaders; ++i) meta.leaders.push_back(in.Key());
   const size_t named = in.Count(SIZE_MAX, 1);
   for (size_t i = 0; i < named; ++i) meta.named.push_back({std::string(in.String(kScopeBytesMax))});
-  meta.pusher = {std::string(in.String(kScopeBytesMax))};
+  const size_t pushers = in.Count(SIZE_MAX, 1);
+  for (size_t i = 0; i < pushers; ++i) {
+    meta.pushers.push_back({std::string(in.String(kScopeBytesMax))});
+  }
   const size_t again = in.Count(SIZE_MAX, 16);
   for (size_t i = 0; i < again; ++i) {
     const std::string_view raw = in.Bytes(16);

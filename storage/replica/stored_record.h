@@ -4,11 +4,11 @@
 // knows of it (positions in its feeds, scopes, whom it follows). Never sent.
 //
 //   stored  := format:1 latest origin:fixed flags:varint scopes leaders named
-//              pusher again record
+//              pushers again record
 //   scopes  := count { name:string at:varint entered:varint flags:1 }
 //   leaders := count { key:20 }
 //   named   := count { name:string }      scopes that a hub named
-//   pusher  := name:string                chapter that brought an unplaced record
+//   pushers := n:varint name:string...    chapters that brought an unplaced record
 //   again   := count { node:16 }          hubs for which it was dropped before
 //
 // The record follows as record_codec.h writes it, learned included. Pure.
@@ -44,7 +44,7 @@ struct RecordMeta {
   std::vector<ScopePosition> scopes;
   std::vector<RecordKey> leaders;
   std::vector<Scope> named;
-  Scope pusher;
+  std::vector<Scope> pushers;
   std::vector<NodeId> again;
 
   // In the scope now.

@@ -280,11 +280,13 @@ void Transaction::SealPositions(Entry& entry, Sequence sequence, const std::stri
   }
   // Who brought it while it had no place learns that its place is elsewhere, or that it
   // was erased.
-  if (entry.present && !meta.pusher.name.empty() && (erased || !entry.placement.empty())) {
-    if (!entry.placement.contains(meta.pusher) && !entry.placement.contains(Scope::Global())) {
-      entry.tell_left.insert(meta.pusher);
+  if (entry.present && (erased || !entry.placement.empty())) {
+    for (const Scope& pusher : meta.pushers) {
+      if (!entry.placement.contains(pusher) && !entry.placement.contains(Scope::Global())) {
+        entry.tell_left.insert(pusher);
+      }
     }
-    meta.pusher = {};
+    meta.pushers.clear();
   }
   for (const Scope& scope : entry.tell_left) {
     at(scope);

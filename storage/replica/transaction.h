@@ -57,6 +57,8 @@ class Transaction {
   const std::vector<ChangeEvent>& events() const { return events_; }
   // The first error of reading.
   const absl::Status& status() const { return status_; }
+  // An engine's error that was met elsewhere.
+  void Note(const absl::Status& status) { status_.Update(status); }
   // Read through the engine; NOT_FOUND is no error.
   absl::StatusOr<std::string> Get(Table table, std::string_view key);
   bool anything_touched() const { return !order_.empty(); }

@@ -159,7 +159,7 @@ class RawStream {
 };
 
 inline v1::SyncMessage HelloOf(const node::Site& site, const std::string& credential) {
-  const auto facts = site.replica->SayHello();
+  const auto facts = site.replica->SayHello(0);
   EXPECT_TRUE(facts.ok()) << facts.status();
   v1::SyncMessage message;
   v1::Hello& hello = *message.mutable_hello();

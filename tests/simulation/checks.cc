@@ -127,12 +127,44 @@ void Federation::Look(size_t number) {
   NoteRefused(number);
   for (const std::string& record : std::exchange(site.changed, {})) {
     const auto now = Read(number, record);
+    if (record == options_.watch) Watched(number);
     if (now) {
       ledger_.Observe(number, record, *now);
     } else {
+      ExcuseLetGo(number, record);
       ledger_.ObserveGone(number, record);
     }
   }
+}
+
+// A hub whose disk went back may have had a record acknowledged, and told that it left,
+// before: the node hears of it afterwards, and lets go of what then nobody has.
+void Federation::ExcuseLetGo(size_t number, const std::string& record) {
+  const Site& site = *sites_[number];
+  const PlainRecord* last = ledger_.Last(number, record);
+  if (site.options.hub || last == nullptr) return;
+  const Client& client = site.clients.front();
+  const auto& went_back_ms = sites_[client.target]->went_back_ms;
+  if (client.line == nullptr || !went_back_ms || client.began_ms > *went_back_ms) return;
+  std::vector<PlainRecords> keep;
+  ledger_.Excuse({{record, *last}}, Others(number, keep),
+                 "only a hub that went back had what a chapter had let go");
+}
+
+void Federation::Watched(size_t number) {
+  if (!sink_) return;
+  std::string text = absl::StrCat(scheduler_.now_ms(), "   ", sites_[number]->name, " has ");
+  const auto stored = sites_[number]->life->replica->Read(KeyOf(options_.watch));
+  if (stored.ok()) {
+    absl::StrAppend(&text, options_.watch, " ", ToPlain(stored->record).Text(), " seen");
+    for (const auto& [replica, time] : stored->record.seen.entries()) {
+      absl::StrAppend(&text, " ", time.ticks >> 16, ".", time.ticks & 0xffff, "@",
+                      storage::ToHex(replica.value));
+    }
+  } else {
+    absl::StrAppend(&text, "no ", options_.watch);
+  }
+  sink_(text);
 }
 
 bool Federation::Sends(const std::shared_ptr<Watch>& watch, size_t side,
@@ -300,10 +332,21 @@ void Federation::CheckFeeds(size_t number) {
 
 // --- The end. ---
 
+// Records that wait until the clock of a site's hub has come up.
+uint64_t Federation::Waiting(const Site& site) const {
+  uint64_t count = 0;
+  for (const Client& client : site.clients) {
+    if (site.life == nullptr) break;
+    count += site.life->replica->CountWaiting(sites_[client.target]->options.node).value_or(0);
+  }
+  return count;
+}
+
 bool Federation::Quiet() const {
   for (const auto& site : sites_) {
     if (site->revoked) continue;
     if (site->life == nullptr) return false;
+    if (Waiting(*site) > 0) return false;
     for (const Client& client : site->clients) {
       if (!client.ready && Reaches(*site, client)) return false;
     }
@@ -421,6 +464,9 @@ void Federation::Settle(uint64_t ticks_max, const std::function<void()>& before)
     if (scheduler_.now_ms() - begin_ms > ticks_max * 1000) {
       std::string who;
       for (const auto& site : sites_) {
+        if (const uint64_t waiting = Waiting(*site); waiting > 0 && !site->revoked) {
+          absl::StrAppend(&who, " ", site->name, " (", waiting, " records wait)");
+        }
         for (const Client& client : site->clients) {
           if (!client.ready && !site->revoked) absl::StrAppend(&who, " ", site->name);
         }

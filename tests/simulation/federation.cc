@@ -347,6 +347,7 @@ void Federation::Dial(size_t number, size_t index) {
   Client& client = site.clients[index];
   client.busy = true;
   const uint64_t dial = ++client.dial;
+  client.began_ms = scheduler_.now_ms();
   Site& hub = *sites_[client.target];
   if (hub.life == nullptr || !Reaches(site, client)) {
     return DialEnded(number, index, dial, absl::UnavailableError("cannot be reached"), false);
@@ -739,7 +740,8 @@ void Federation::GoBack(size_t number, Aware aware) {
   NoteRefused(number);
   std::vector<PlainRecords> keep;
   auto others = Others(number, keep);
-  others.push_back(&backup.records);
+  // Where a twin has written under the same id since, what the backup has not told is lost.
+  if (!site.has_twin) others.push_back(&backup.records);
   ledger_.Excuse(
       ReadAll(number), others,
       site.options.hub ? "only a hub that went back had it" : "only a node that went back had it");
@@ -748,6 +750,12 @@ void Federation::GoBack(size_t number, Aware aware) {
   Stop(number, fault_random_.Below(2000));
   site.disk.PutImage(backup.image);
   site.from_the_past = true;
+  site.went_back_ms = scheduler_.now_ms();
+  if (site.options.hub) {
+    // What it had stored and told others, but not yet acknowledged, its writers take for
+    // unknown.
+    for (const auto& other : sites_) ledger_.AllowAlarms(other->number);
+  }
   NoteStampsOfCopies(number);
   if (aware == Aware::kYes) {
     site.copied = true;
@@ -787,7 +795,6 @@ std::optional<size_t> Federation::Copy(size_t number, Aware aware, const std::st
                    aware == Aware::kYes ? "'s folder is copied to " : " is cloned as ",
                    site->name));
   site->from_the_past = original.from_the_past = true;
-  site->stamped_ahead = original.stamped_ahead;
   const size_t copy = AddSite(std::move(site));
   NoteStampsOfCopies(number);
   NoteStampsOfCopies(copy);
@@ -805,15 +812,11 @@ std::optional<size_t> Federation::Copy(size_t number, Aware aware, const std::st
 void Federation::JumpClock(size_t number, int64_t by_ms) {
   Site& site = *sites_[number];
   site.clock.offset_ms += by_ms;
-  // Further than what a hub takes without a word.
-  if (by_ms > 60'000) site.stamped_ahead = true;
-  NoteStampsOfCopies(number);
 }
 
 // What a copy of the past stamps again may have been stamped again before, otherwise.
 void Federation::NoteStampsOfCopies(size_t number) {
-  const Site& site = *sites_[number];
-  if (site.stamped_ahead && site.from_the_past) ledger_.AllowAlarms(number);
+  if (sites_[number]->from_the_past) ledger_.AllowAlarms(number);
 }
 
 void Federation::DriftClock(size_t number, int64_t parts_per_million) {

@@ -182,6 +182,7 @@ class Federation {
     size_t target = 0;
     std::shared_ptr<Line> line;  // the stream under way
     uint64_t dial = 0;           // counts them: what an earlier one reports is old news
+    uint64_t began_ms = 0;       // the last
     bool busy = false;
     bool ready = false;
     std::optional<uint64_t> ready_since_ms;
@@ -212,11 +213,11 @@ class Federation {
     bool revoked = false;
     bool isolated = false;
     bool has_twin = false;
-    bool stamped_ahead = false;  // its clock was far ahead at some time
-    bool from_the_past = false;  // it, or a copy of it, has gone back
-    bool copied = false;         // its marker will tell at the next start
-    bool restarting = false;     // a start is under way
-    bool disk_at_fault = false;  // errors are to be expected
+    bool from_the_past = false;            // it, or a copy of it, has gone back
+    bool copied = false;                   // its marker will tell at the next start
+    bool restarting = false;               // a start is under way
+    bool disk_at_fault = false;            // errors are to be expected
+    std::optional<uint64_t> went_back_ms;  // the last time
     // A hub that went back without knowing: until it takes another id.
     std::optional<uint64_t> unaware_as;
     std::vector<Client> clients;  // a node has one, for its hub
@@ -253,6 +254,8 @@ class Federation {
   void TickSite(size_t site, uint64_t life);
   void AfterTask(size_t site);
   void Look(size_t site);
+  void Watched(size_t site);
+  void ExcuseLetGo(size_t site, const std::string& record);
   bool Sends(const std::shared_ptr<Watch>& watch, size_t side, const v1::SyncMessage& message,
              size_t bytes);
   void Delivers(const std::shared_ptr<Watch>& watch, size_t side, const v1::SyncMessage& message);
@@ -260,6 +263,7 @@ class Federation {
   void CheckScope(const Watch& watch, size_t hub, const std::string& record);
   void CheckFeeds(size_t site);
   bool Reaches(const Site& site, const Client& client) const;
+  uint64_t Waiting(const Site& site) const;
   bool Quiet() const;
   std::string Differences();
   void CheckBytes(size_t site);

@@ -28,6 +28,19 @@ constexpr char kMoveLost[] = "move lost to a move";
 constexpr char kClearing[] = "clearing and edit";
 constexpr char kEditLost[] = "edit lost to an edit";
 
+// Whether a settlement holds there. What was stamped again since has another version: then
+// any entry of the value does.
+bool Settled(const PlainRecord& record, const PlainWrite& write) {
+  if (record.erased) return true;
+  bool found = false;
+  for (const PlainEntry& entry : record.log) {
+    if (entry.path != write.path || entry.lost != write.value) continue;
+    if (entry.open && write.closed.contains(entry.lost_stamp)) return false;
+    found |= !entry.open;
+  }
+  return found;
+}
+
 // What kind of conflict an entry tells of.
 const char* KindOf(const PlainEntry& entry) {
   if (entry.path.empty()) {
@@ -66,8 +79,10 @@ size_t Ledger::Add(const std::string& record, PlainWrite write) {
 
 std::optional<size_t> Ledger::Find(const History& history, const std::string& path,
                                    const PlainValue& value, const Stamp& stamp) const {
-  if (const auto it = history.by_stamp.find({path, stamp}); it != history.by_stamp.end()) {
-    return it->second;
+  // Two computers that believe to be one may have made one version each.
+  const auto known = history.by_stamp.find({path, stamp});
+  if (known != history.by_stamp.end() && history.writes[known->second].value == value) {
+    return known->second;
   }
   // Stamped again, or made by a call that failed.
   const auto it = history.by_value.find({path, value});
@@ -213,6 +228,11 @@ void Ledger::MustTakeNewId(size_t site, size_t original) {
   }
 }
 
+bool Ledger::MayAlarm(const PlainWrite& write) const {
+  return !write.excuse.empty() || twins_.contains(write.site) ||
+         (write.stamped_again && alarms_allowed_of_.contains(write.site));
+}
+
 void Ledger::Judge(const std::string& name, History& history, const PlainEntry& entry) {
   if (!history.judged.insert({entry.path, entry.lost, entry.lost_stamp}).second) return;
   ++conflicts_[KindOf(entry)];
@@ -225,14 +245,16 @@ void Ledger::Judge(const std::string& name, History& history, const PlainEntry& 
     }
   }
   if (!lost || !current) return;
+  // A value that several wrote is told by its version alone.
+  const auto sure = [&](size_t number, const std::string& path, const Stamp& stamp) {
+    return history.writes[number].unique || history.by_stamp.contains({path, stamp});
+  };
+  if (!sure(*lost, entry.path, entry.lost_stamp)) return;
+  if (!sure(*current, history.writes[*current].path, entry.current_stamp)) return;
   const PlainWrite& l = history.writes[*lost];
   const PlainWrite& c = history.writes[*current];
   if (!c.past.Has(*lost) && !l.past.Has(*current)) return;
-  const auto allowed = [&](const PlainWrite& write) {
-    return !write.excuse.empty() || twins_.contains(write.site) ||
-           alarms_allowed_of_.contains(write.site);
-  };
-  if (allowed(l) || allowed(c)) {
+  if (MayAlarm(l) || MayAlarm(c)) {
     ++alarms_allowed_;
     return;
   }
@@ -259,7 +281,9 @@ void Ledger::Resolve(History& history, const std::string& path, const PlainValue
 void Ledger::FollowStamps(History& history, const PlainRecord& before, const PlainRecord& now) {
   const auto follow = [&](const std::string& path, const Stamp& old, const Stamp& fresh) {
     const auto known = history.by_stamp.find({path, old});
-    if (known != history.by_stamp.end()) history.by_stamp[{path, fresh}] = known->second;
+    if (known == history.by_stamp.end()) return;
+    history.by_stamp[{path, fresh}] = known->second;
+    history.writes[known->second].stamped_again = true;
   };
   for (const auto& [path, cell] : now.cells) {
     if (history.by_stamp.contains({path, cell.stamp})) continue;
@@ -277,6 +301,12 @@ void Ledger::FollowStamps(History& history, const PlainRecord& before, const Pla
     for (const PlainEntry& old : before.log) {
       if (old.path != entry.path || old.lost != entry.lost || in_log(now, old)) continue;
       follow(entry.path, old.lost_stamp, entry.lost_stamp);
+    }
+    // Stamped again, and lost in the same batch.
+    const auto old = before.cells.find(entry.path);
+    if (old != before.cells.end() && old->second.value == entry.lost &&
+        old->second.stamp.time == entry.lost_stamp.time) {
+      follow(entry.path, old->second.stamp, entry.lost_stamp);
     }
   }
 }
@@ -301,7 +331,10 @@ void Ledger::Observe(size_t site, const std::string& name, const PlainRecord& no
   }
   for (const auto& [path, cell] : now.cells) {
     const auto [known, fresh] = history.content.try_emplace({path, cell.stamp}, cell.value);
-    if (!fresh && known->second != cell.value) {
+    // Of two computers that believe to be one, each may have made its own.
+    const auto owner = owner_.find(cell.stamp.replica);
+    const bool twins = owner != owner_.end() && twins_.contains(owner->second);
+    if (!fresh && known->second != cell.value && !twins) {
       fail_(absl::StrCat("one version has two values: ", Quote(name, path, cell.value), " and ",
                          ToText(known->second)));
     }
@@ -314,14 +347,25 @@ void Ledger::Observe(size_t site, const std::string& name, const PlainRecord& no
   auto& settled = memory.settled[name];
   for (const PlainEntry& entry : now.log) {
     const std::pair<std::string, Stamp> id{entry.path, entry.lost_stamp};
+    const auto lost = Find(history, entry.path, entry.lost, entry.lost_stamp);
+    const bool again = lost && history.writes[*lost].stamped_again &&
+                       MayAlarm(history.writes[*lost]);  // the same conflict, found once more
     // A settlement that the hub refused was never one.
-    if (entry.open && settled.contains(id) && !history.refused_settlements.contains(site)) {
+    if (entry.open && settled.contains(id) && !again &&
+        !history.refused_settlements.contains(site)) {
       fail_(
           absl::StrCat("a settled conflict is open again: ", Quote(name, entry.path, entry.lost)));
     }
     if (!entry.open) settled.insert(id);
     Judge(name, history, entry);
   }
+}
+
+const PlainRecord* Ledger::Last(size_t site, const std::string& record) const {
+  const auto memory = memory_.find(site);
+  if (memory == memory_.end()) return nullptr;
+  const auto last = memory->second.last.find(record);
+  return last == memory->second.last.end() ? nullptr : &last->second;
 }
 
 void Ledger::ObserveGone(size_t site, const std::string& record) {
@@ -369,24 +413,19 @@ void Ledger::Excuse(const PlainRecords& records, const std::vector<const PlainRe
     }
     const bool erased_elsewhere =
         std::any_of(states.begin(), states.end(), [](const PlainRecord* r) { return r->erased; });
-    const auto settled = [](const PlainRecord& where, const PlainWrite& write) {
-      return where.erased ||
-             std::any_of(where.log.begin(), where.log.end(), [&](const PlainEntry& e) {
-               return e.path == write.path && e.lost == write.value && !e.open;
-             });
-    };
     for (size_t number = 0; number < history.writes.size(); ++number) {
       PlainWrite& write = history.writes[number];
       if (!write.excuse.empty()) continue;
       bool lost = false;
       switch (write.kind) {
         case PlainWrite::Kind::kCell:
-          lost = (record.erased || had.Has(number)) && !have.Has(number) && !erased_elsewhere;
+          lost = (record.erased || Stands(history, had, number)) &&
+                 !Stands(history, have, number) && !erased_elsewhere;
           break;
         case PlainWrite::Kind::kSettle:
-          lost = settled(record, write) &&
+          lost = Settled(record, write) &&
                  std::none_of(states.begin(), states.end(),
-                              [&](const PlainRecord* r) { return settled(*r, write); });
+                              [&](const PlainRecord* r) { return Settled(*r, write); });
           break;
         case PlainWrite::Kind::kErase:
           lost = record.erased && !erased_elsewhere;
@@ -397,21 +436,33 @@ void Ledger::Excuse(const PlainRecords& records, const std::vector<const PlainRe
   }
 }
 
+bool Ledger::Stands(const History& history, const WriteSet& set, size_t number) const {
+  if (set.Has(number)) return true;
+  const std::vector<size_t> equals = EqualsOf(history, number);
+  return std::any_of(equals.begin(), equals.end(), [&](size_t n) { return set.Has(n); });
+}
+
+std::vector<size_t> Ledger::EqualsOf(const History& history, size_t number) const {
+  const PlainWrite& write = history.writes[number];
+  std::vector<size_t> equals;
+  if (write.kind != PlainWrite::Kind::kCell || write.unique) return equals;
+  const auto same = history.by_value.find({write.path, write.value});
+  if (same == history.by_value.end()) return equals;
+  for (const size_t other : same->second) {
+    const PlainWrite& twin = history.writes[other];
+    if (other == number || twin.past.Has(number) || write.past.Has(other)) continue;
+    if (twin.acknowledged || twin.observed) equals.push_back(other);
+  }
+  return equals;
+}
+
 std::string Ledger::EndingAlone(const History& history, size_t number,
                                 const PlainRecord* record) const {
   const PlainWrite& write = history.writes[number];
   if (record != nullptr && record->erased) return "erased";
   if (write.kind == PlainWrite::Kind::kErase) return "";
   if (write.kind == PlainWrite::Kind::kSettle) {
-    if (record == nullptr) return "";
-    // What was stamped again since has another version: then any entry of the value does.
-    bool found = false;
-    for (const PlainEntry& entry : record->log) {
-      if (entry.path != write.path || entry.lost != write.value) continue;
-      if (entry.open && write.closed.contains(entry.lost_stamp)) return "";
-      found |= !entry.open;
-    }
-    return found ? "settled" : "";
+    return record != nullptr && Settled(*record, write) ? "settled" : "";
   }
   const auto writes_over = [&](const PlainWrite& other) {
     return other.kind == PlainWrite::Kind::kCell && (other.acknowledged || other.observed) &&
@@ -438,15 +489,8 @@ std::string Ledger::EndingAlone(const History& history, size_t number,
 
 std::string Ledger::Ending(const History& history, size_t number, const PlainRecord* record) const {
   std::string ending = EndingAlone(history, number, record);
-  const PlainWrite& write = history.writes[number];
-  if (!ending.empty() || write.kind != PlainWrite::Kind::kCell || write.unique) return ending;
-  // Equal values that did not know of each other are no conflict: where the other one
-  // is accounted for, so is this.
-  const auto same = history.by_value.find({write.path, write.value});
-  for (const size_t other : same->second) {
-    const PlainWrite& twin = history.writes[other];
-    if (other == number || twin.past.Has(number) || write.past.Has(other)) continue;
-    if (!twin.acknowledged && !twin.observed) continue;
+  if (!ending.empty()) return ending;
+  for (const size_t other : EqualsOf(history, number)) {
     ending = EndingAlone(history, other, record);
     if (!ending.empty()) return ending;
   }
@@ -485,6 +529,10 @@ void Ledger::CheckAll(const PlainRecords& records) {
         ++losses_allowed_[write.excuse];
         continue;
       }
+      if (write.kind == PlainWrite::Kind::kSettle && FoundAgain(history, write)) {
+        ++alarms_allowed_;
+        continue;
+      }
       const char* kind = write.kind == PlainWrite::Kind::kCell     ? "a write"
                          : write.kind == PlainWrite::Kind::kSettle ? "a settlement"
                                                                    : "an erasure";
@@ -493,6 +541,15 @@ void Ledger::CheckAll(const PlainRecords& records) {
                          record == nullptr ? "no such record" : record->Text()));
     }
   }
+}
+
+bool Ledger::FoundAgain(const History& history, const PlainWrite& settlement) const {
+  const auto lost = history.by_value.find({settlement.path, settlement.value});
+  return lost != history.by_value.end() &&
+         std::any_of(lost->second.begin(), lost->second.end(), [&](size_t number) {
+           const PlainWrite& write = history.writes[number];
+           return write.stamped_again && MayAlarm(write);
+         });
 }
 
 std::string Ledger::RecordOf(const std::string& unique_value) const {

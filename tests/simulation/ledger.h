@@ -51,7 +51,8 @@ struct PlainWrite {
   bool acknowledged = false;
   bool unique = false;    // no other write of the record has this value
   bool observed = false;  // seen at some replica
-  uint64_t replica = 0;   // the id that its replica had
+  bool stamped_again = false;
+  uint64_t replica = 0;  // the id that its replica had
   std::optional<Stamp> stamp;
   // Why it may be lost, or seem a conflict; empty: it may not.
   std::string excuse;
@@ -98,6 +99,8 @@ class Ledger {
   // A record as a replica has it now; or that it has let it go.
   void Observe(size_t site, const std::string& record, const PlainRecord& now);
   void ObserveGone(size_t site, const std::string& record);
+  // A record as it was last seen at a site; null where it was not.
+  const PlainRecord* Last(size_t site, const std::string& record) const;
   // The refused list of a site names a value.
   void Refused(const std::string& record, const std::string& path, const PlainValue& value);
   void RefusedSettlements(size_t site, const std::string& record);
@@ -114,7 +117,7 @@ class Ledger {
   // Two computers believe to be one: alarms over what either wrote are allowed, and
   // both may write under one id for a while.
   void Twins(size_t site, size_t twin);
-  // Of what this site wrote, there may be two with different stamps.
+  // Of what this site stamps again, others may know the first stamp.
   void AllowAlarms(size_t site) { alarms_allowed_of_.insert(site); }
   // The site does not know that its disk went back: an old id is what it has.
   void MayUseOldIds(size_t site) { forbidden_.erase(site); }
@@ -167,6 +170,15 @@ class Ledger {
   // How a write ended; empty where it is lost.
   std::string Ending(const History& history, size_t number, const PlainRecord* record) const;
   std::string EndingAlone(const History& history, size_t number, const PlainRecord* record) const;
+  // Writes of the same value that did not know of this one, nor it of them. They are no
+  // conflict: where one is accounted for, so are all.
+  std::vector<size_t> EqualsOf(const History& history, size_t number) const;
+  // Whether the set has a write, or one equal to it.
+  bool Stands(const History& history, const WriteSet& set, size_t number) const;
+  // Whether an alarm over a write is one that the design allows.
+  bool MayAlarm(const PlainWrite& write) const;
+  // Whether what a settlement closed may be open once more, as it was stamped again.
+  bool FoundAgain(const History& history, const PlainWrite& settlement) const;
   bool AreTwins(size_t a, size_t b) const;
 
   const std::function<void(const std::string&)> fail_;

@@ -257,6 +257,8 @@ int Main(int argc, char** argv) {
   app.add_option("--plan", arguments.plans, "run these plans, text files, and nothing else");
   app.add_option("--jobs", arguments.jobs, "runs at a time")->check(CLI::Range(1U, kJobsMax));
   app.add_flag("--log", arguments.log, "print every event of the run");
+  app.add_option("--watch", arguments.options.watch,
+                 "with --log: print each state of this record at each computer");
   app.add_flag("--twice", arguments.twice, "run each seed twice: both must be the same; no counts");
   app.add_flag("--shrink", arguments.shrink, "look for a shorter run that fails as well");
   app.add_flag("--every-kind", arguments.every_kind,

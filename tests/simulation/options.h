@@ -83,6 +83,8 @@ struct Options {
   std::optional<size_t> nodes;
   std::set<Fault> without_faults;
   std::set<Work> without_work;
+  // Each state of this record is told among the events; changes nothing in the run.
+  std::string watch;
 
   // As on the command line, without the program's name.
   std::string ToText() const;

@@ -91,7 +91,7 @@ TEST(PlanTest, FailsWhereTheEndingIsAnotherOne) {
               HasSubstr("there is: m1 phone=555-0111 standing=gold"));
   EXPECT_THAT(Failure("", "nowhere: Anna Rossi"), HasSubstr("one text"));
   EXPECT_THAT(Failure("", "nowhere: \"Anna Rossi\""), HasSubstr("on the disk of hq"));
-  EXPECT_THAT(Failure("", "new id: milan"), HasSubstr("milan was "));
+  EXPECT_THAT(Failure("", "new id: toronto"), HasSubstr("toronto was "));
   EXPECT_THAT(Failure("", "new epoch: hq"), HasSubstr("hq was "));
   EXPECT_THAT(Failure("", "false alarms: 1"), HasSubstr("there are 0"));
   EXPECT_THAT(Failure("", "losses allowed: 1 a fire"), HasSubstr("there are: none"));

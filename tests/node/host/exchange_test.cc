@@ -269,7 +269,7 @@ TEST_F(ExchangeTest, AClonedMachineTakesANewIdOnceTheHubKnowsTheOthersWrites) {
   ASSERT_TRUE(Sync(clone, hq, nullptr, &notes).ok());
   EXPECT_NE(clone.replica->replica_id(), italy.replica->replica_id());
   ASSERT_FALSE(notes.empty());
-  EXPECT_THAT(notes.front(), HasSubstr("has a copy"));
+  EXPECT_THAT(notes.front(), HasSubstr("there is a copy of this computer"));
   EXPECT_EQ(hq.Text(kNote1, kTextField), "clone");
   ASSERT_EQ(hq.Get(kNote1).conflicts.size(), 1u) << "the original's write lost unseen";
 }

@@ -139,6 +139,8 @@ inline SessionConfig TestConfig(const Site& site, bool initiator) {
   SessionConfig config;
   config.initiator = initiator;
   config.hub = site.options.hub;
+  static uint64_t sessions = 0;
+  config.id = ++sessions;
   for (const auto& [entity, rule] : site.options.entities)
     config.entities[entity] = rule.fingerprint;
   return config;

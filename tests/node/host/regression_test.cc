@@ -56,8 +56,12 @@ PeerIdentity Peer(const Site& site) {
 void Pull(Site& node, Site& hub) {
   const Scope scope = Scope::Chapter(node.options.chapter);
   const FeedCursor cursor = node.replica->CursorIn(hub.replica->replica_id(), true, scope);
-  const auto page =
-      hub.replica->ReadFeed({Peer(node), scope, cursor.sequence, cursor.sequence, 1 << 20, 1000});
+  const auto page = hub.replica->ReadFeed({.peer = Peer(node),
+                                           .scope = scope,
+                                           .after = cursor.sequence,
+                                           .since = cursor.sequence,
+                                           .bytes_max = 1 << 20,
+                                           .records_max = 1000});
   ASSERT_TRUE(page.ok());
   ApplyRequest left{.peer = Peer(hub)};
   ApplyRequest changes{.peer = Peer(hub)};
@@ -225,9 +229,16 @@ TEST_F(RegressionTest, AnOpenSessionAcknowledgesUnderItsOwnId) {
   ASSERT_NE(old_id, italy.replica->replica_id());
   // The open session with hq, under the old id, has stored the next page and says so.
   const PeerIdentity hub = Peer(hq);
-  const Sequence through{italy.replica->AcknowledgedBy(hub.replica).value + 1};
+  const Sequence through = italy.replica->AcknowledgedBy(hub.replica);
   ASSERT_TRUE(
       italy.replica->Acknowledge({.peer = hub, .through = through, .told_as = old_id}).ok());
+  bool noted = false;
+  const auto hello = italy.replica->SayHello(0);
+  ASSERT_TRUE(hello.ok());
+  for (const storage::Acknowledgement& known : hello->acknowledged) {
+    noted |= known.hub == hub.replica && known.through == through && known.as == old_id;
+  }
+  EXPECT_TRUE(noted);
   const Epoch before = hq.replica->epoch();
   EXPECT_EQ(Sync(italy, hq), absl::OkStatus());
   EXPECT_EQ(hq.replica->epoch(), before);
@@ -381,7 +392,7 @@ TEST_F(RegressionTest, AResetKeepsTheConflictsThatTheNodeFound) {
     done = true;  // while the refusal is on its way
     ASSERT_TRUE(italy.Put(kNote1, {{kTextField, "later"}}).ok());
   });
-  ASSERT_TRUE(loopback.Run().ok());
+  ASSERT_TRUE(loopback.Run().ok() || loopback.restart());  // under a new id
   ASSERT_TRUE(done);
   for (int i = 0; i < 2; ++i) ASSERT_TRUE(Sync(italy, hq).ok());
   EXPECT_EQ(hq.Text(kNote1, kTextField), "later");
@@ -520,7 +531,7 @@ TEST_F(RegressionTest, ADropAfterARefusalIsReported) {
     loopback.set_observer([&](bool from_node, const v1::SyncMessage& m) {
       if (from_node && m.has_stored()) reported += m.stored().dropped_size();
     });
-    ASSERT_TRUE(loopback.Run().ok());
+    ASSERT_TRUE(loopback.Run().ok() || loopback.restart());
   }
   ASSERT_FALSE(italy.Has(kNote1));
   EXPECT_EQ(reported, 1);
