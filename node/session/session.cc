@@ -263,6 +263,7 @@ void Session::TakeWelcome(const v1::Welcome& welcome) {
   federation_ = welcome.federation();
   window_bytes_max_ = std::clamp<size_t>(welcome.window_bytes(), kPageBytesMax, kWindowBytes);
   storage::WelcomeFacts facts;
+  facts.told_as = told_as();
   facts.session = config_.id;
   facts.shared = welcome.shared();
   facts.cursor = FromProto(welcome.cursor());
@@ -378,6 +379,7 @@ void Session::TakeChanges(const v1::Changes& changes) {
   auto records = UnpackRecords(changes);
   if (!Check(records.status())) return;
   storage::ApplyRequest request{.peer = peer_,
+                                .told_as = told_as(),
                                 .records = *std::move(records),
                                 .left = {},
                                 .cursors = {},
@@ -442,8 +444,12 @@ void Session::TakeChanges(const v1::Changes& changes) {
 }
 
 void Session::TakeLeft(const v1::Left& left) {
-  storage::ApplyRequest request{
-      .peer = peer_, .records = {}, .left = {}, .cursors = {}, .peer_has = {}};
+  storage::ApplyRequest request{.peer = peer_,
+                                .told_as = told_as(),
+                                .records = {},
+                                .left = {},
+                                .cursors = {},
+                                .peer_has = {}};
   if (static_cast<size_t>(left.records_size()) > kMessageRecordsMax) {
     return End(absl::InvalidArgumentError(absl::StrCat(
         left.records_size(), " records in one Left are over the limit of ", kMessageRecordsMax)));

@@ -299,6 +299,10 @@ class Session {
   // Fits pages to the line: one of so many bytes was acknowledged after so long.
   void Adapt(size_t bytes, uint64_t elapsed_ms);
   size_t window_bytes() const;
+  // An initiator's replica id as Hello named it.
+  storage::ReplicaId told_as() const {
+    return config_.initiator ? hello_.replica : storage::ReplicaId{};
+  }
   void SendItems(const std::vector<storage::FeedItem>& items);
   void SendStored();
   void SendDropped(const std::vector<storage::DroppedRecord>& dropped);

@@ -95,6 +95,7 @@ struct AcceptedPeer {
 };
 
 struct WelcomeFacts {
+  ReplicaId told_as;     // this replica's id in Hello; 0: not looked at
   uint64_t session = 0;  // as in Hello
   bool shared = false;   // as in AcceptedPeer
   FeedCursor cursor;
@@ -183,6 +184,9 @@ struct InboundLeft {
 
 struct ApplyRequest {
   PeerIdentity peer;
+  // An initiator's id when the session began: under another one nothing is taken. 0: not
+  // looked at.
+  ReplicaId told_as;
   std::vector<InboundRecord> records;
   std::vector<InboundLeft> left;
   // Become durable with the records; not where one of a feed must come whole.

@@ -567,6 +567,12 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
   std::vector<ChangeEvent> events;
   {
     absl::MutexLock lock(&mutex_);
+    if (welcome.told_as != ReplicaId{} && welcome.told_as != identity_.replica) {
+      joined.restart = true;
+      joined.restart_reason = absl::StrCat("writing as replica ", ToHex(identity_.replica.value),
+                                           " since Hello was said");
+      return joined;
+    }
     Transaction transaction(engine_, options_);
     WriteBatch& batch = transaction.batch();
     // An identity that is not on disk must not be written under.
@@ -1519,6 +1525,11 @@ absl::StatusOr<ApplyResult> Replica::Apply(const ApplyRequest& request) {
   const PeerIdentity& peer = request.peer;
   {
     absl::MutexLock lock(&mutex_);
+    // A hub has found out meanwhile that it went back: to the peer, what it lost is its own.
+    if (request.told_as != ReplicaId{} && request.told_as != identity_.replica) {
+      result.identity_changed = true;
+      return result;
+    }
     Transaction transaction(engine_, options_);
     damage_.clear();
     conflicts_found_ = 0;

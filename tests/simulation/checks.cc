@@ -120,8 +120,8 @@ void Federation::Look(size_t number) {
   Site& site = *sites_[number];
   if (site.unaware_as && site.life->replica->replica_id().value != *site.unaware_as) {
     site.unaware_as.reset();
-    ledger_.ExcuseWritesOf(number, "");
-    report_.counts.Add("found out", "a hub's rollback");
+    if (site.options.hub) ledger_.ExcuseWritesOf(number, "");
+    report_.counts.Add("found out", site.options.hub ? "a hub's rollback" : "a node's rollback");
   }
   if (site.changed.empty()) return;
   NoteRefused(number);

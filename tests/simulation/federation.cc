@@ -234,6 +234,9 @@ void Federation::Start(size_t number) {
                               }});
   if (site.options.hub) life->table = std::make_unique<hub::SessionTable>(*life->replica);
   const uint64_t life_number = life->number;
+  if (std::exchange(site.went_back_unawares, false)) {
+    site.unaware_as = life->replica->replica_id().value;
+  }
   site.life = std::move(life);
   Log(absl::StrCat(site.name, " starts as ", storage::ToHex(site.life->replica->replica_id().value),
                    " epoch ", storage::ToHex(site.life->replica->epoch().value)));
@@ -740,13 +743,12 @@ void Federation::GoBack(size_t number, Aware aware) {
   NoteRefused(number);
   std::vector<PlainRecords> keep;
   auto others = Others(number, keep);
-  // Where a twin has written under the same id since, what the backup has not told is lost.
-  if (!site.has_twin) others.push_back(&backup.records);
+  // Where another has written under the same id, what the backup has not told is lost.
+  if (!SharesId(site)) others.push_back(&backup.records);
   ledger_.Excuse(
       ReadAll(number), others,
       site.options.hub ? "only a hub that went back had it" : "only a node that went back had it");
   ledger_.GoBack(number, backup.records);
-  const uint64_t id_before = site.life == nullptr ? 0 : site.life->replica->replica_id().value;
   Stop(number, fault_random_.Below(2000));
   site.disk.PutImage(backup.image);
   site.from_the_past = true;
@@ -763,12 +765,17 @@ void Federation::GoBack(size_t number, Aware aware) {
   } else {
     ledger_.Twins(number, number);
     ledger_.MayUseOldIds(number);
+    site.went_back_unawares = true;
     if (site.options.hub) {
-      site.unaware_as = id_before;
       ledger_.ExcuseWritesOf(number, "written by a hub that did not know that it went back");
     }
   }
   StartLater(number, fault_random_.Between(10, 2000));
+}
+
+// What it has not told stands under versions that another may have used, or will.
+bool Federation::SharesId(const Site& site) {
+  return site.has_twin || site.went_back_unawares || site.unaware_as.has_value();
 }
 
 std::optional<size_t> Federation::Copy(size_t number, Aware aware, const std::string& name) {
@@ -795,6 +802,11 @@ std::optional<size_t> Federation::Copy(size_t number, Aware aware, const std::st
                    aware == Aware::kYes ? "'s folder is copied to " : " is cloned as ",
                    site->name));
   site->from_the_past = original.from_the_past = true;
+  if (aware == Aware::kYes && SharesId(original)) {
+    std::vector<PlainRecords> keep;
+    ledger_.Excuse(ReadAll(number), Others(number, keep),
+                   "not told before it was copied, under an id that another used");
+  }
   const size_t copy = AddSite(std::move(site));
   NoteStampsOfCopies(number);
   NoteStampsOfCopies(copy);

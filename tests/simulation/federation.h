@@ -218,7 +218,8 @@ class Federation {
     bool restarting = false;               // a start is under way
     bool disk_at_fault = false;            // errors are to be expected
     std::optional<uint64_t> went_back_ms;  // the last time
-    // A hub that went back without knowing: until it takes another id.
+    bool went_back_unawares = false;       // since its last start
+    // It went back without knowing: until it takes another id.
     std::optional<uint64_t> unaware_as;
     std::vector<Client> clients;  // a node has one, for its hub
     std::vector<Backup> backups;
@@ -276,6 +277,7 @@ class Federation {
   bool Made(size_t site, const absl::Status& status);
   void NoteRefused(size_t site);
   void NoteStampsOfCopies(size_t site);
+  static bool SharesId(const Site& site);
   std::shared_ptr<Line> MakeLine(const std::shared_ptr<Watch>& watch);
   v1::SyncMessage Nonsense(Random& random, bool to_hub);
   void BeginWithPuppet(size_t hub, const std::shared_ptr<Line>& line, bool welcome);
