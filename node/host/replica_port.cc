@@ -47,7 +47,7 @@ std::optional<Event> Perform(storage::Replica& replica, const Effect& effect) {
             return ClockAdjusted{replica.AdjustClock(e.offset_ms)};
           },
           [&](const SendWaiting& e) -> Result {
-            return WaitingSent{replica.SendWaiting(e.hub, e.limit).status()};
+            return WaitingSent{replica.SendWaiting(e.hub, e.limit)};
           },
       },
       effect);

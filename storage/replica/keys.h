@@ -129,10 +129,10 @@ inline constexpr std::string_view kAttempts = "j";
 // At a node: records whose refused writes are to be taken out.
 inline constexpr char kResetKind = 'q';
 inline std::string Reset(const RecordKey& key) { return ByKey(kResetKind, key); }
-// The list of refused writes.
 // At a node: a record that others stamped further ahead than its hub allows.
 inline constexpr char kWaitingKind = 'g';
 inline std::string Waiting(const RecordKey& key) { return ByKey(kWaitingKind, key); }
+// The list of refused writes.
 inline constexpr char kRefusedKind = 'z';
 inline std::string Refused(uint64_t number) { return ByNumber(kRefusedKind, number); }
 // Own stamps that no hub has acknowledged, with a hash of each.

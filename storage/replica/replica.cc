@@ -163,6 +163,8 @@ absl::Status Replica::Load() {
   Reader state_in(state);
   clock_ = HybridClock({state_in.Fixed64()});
   last_sequence_ = {state_in.Fixed64()};
+  started_clock_ = clock_.last();
+  started_sequence_ = last_sequence_;
   refused_last_ = state_in.Fixed64();
   if (!in.ok() || !state_in.ok()) return absl::DataLossError("the replica's identity is damaged");
   {

@@ -218,9 +218,9 @@ class Replica {
   absl::StatusOr<JoinedHub> JoinHub(const PeerIdentity& hub, const WelcomeFacts& welcome);
   // The hub's clock less this computer's, measured anew; stamps follow it.
   absl::Status AdjustClock(int64_t offset_ms);
-  // The hub takes stamps up to `limit` now: what waited for that goes into the feed again.
-  // Returns how many records still wait for this hub.
-  absl::StatusOr<uint64_t> SendWaiting(const PeerIdentity& hub, HybridTime limit);
+  // The hub takes stamps up to `limit` now: what waited for that goes into the feed again,
+  // at most kBatchWritesMax records at a time.
+  absl::Status SendWaiting(const PeerIdentity& hub, HybridTime limit);
   // Records stamped too far ahead for this hub, which go to it once its clock has come up.
   absl::StatusOr<uint64_t> CountWaiting(const NodeId& hub) const;
   // Reads a piece of this replica's feed for a peer. All that it tells is durable.
@@ -333,6 +333,9 @@ class Replica {
   Identity identity_ ABSL_GUARDED_BY(mutex_);
   HybridClock clock_ ABSL_GUARDED_BY(mutex_);
   Sequence last_sequence_ ABSL_GUARDED_BY(mutex_);
+  // As they were when the replica was opened.
+  Sequence started_sequence_ ABSL_GUARDED_BY(mutex_);
+  HybridTime started_clock_ ABSL_GUARDED_BY(mutex_);
   uint64_t refused_last_ ABSL_GUARDED_BY(mutex_) = 0;
   std::map<EntityNumber, uint64_t> live_counts_ ABSL_GUARDED_BY(mutex_);
   // Commits that left bytes to be scrubbed, and how many of them are dealt with.

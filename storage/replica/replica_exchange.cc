@@ -70,6 +70,17 @@ AcknowledgedValue DecodeAcknowledged(std::string_view bytes) {
   return in.ok() ? value : AcknowledgedValue{};
 }
 
+void AppendNode(const NodeId& node, std::string& out) {
+  out.append(reinterpret_cast<const char*>(node.bytes.data()), node.bytes.size());
+}
+
+NodeId ReadNode(Reader& in) {
+  NodeId node;
+  const std::string_view bytes = in.Bytes(node.bytes.size());
+  if (in.ok()) std::copy(bytes.begin(), bytes.end(), node.bytes.begin());
+  return node;
+}
+
 // What the side that accepts sessions keeps of a replica id.
 struct SessionsValue {
   Epoch epoch;  // its own, when it accepted the last
@@ -81,6 +92,8 @@ struct SessionsValue {
   // This side's last sequence and clock when it accepted the last.
   Sequence sequence;
   HybridTime clock;
+  NodeId node;                    // whose id it is
+  std::vector<uint64_t> earlier;  // sessions that the peer had opened before the last
 };
 
 std::string Encode(const SessionsValue& value) {
@@ -91,6 +104,8 @@ std::string Encode(const SessionsValue& value) {
   AppendFixed64(value.anew.value, out);
   AppendFixed64(value.sequence.value, out);
   AppendFixed64(value.clock.ticks, out);
+  AppendNode(value.node, out);
+  AppendSessions(value.earlier, out);
   return out;
 }
 
@@ -103,6 +118,8 @@ SessionsValue DecodeSessions(std::string_view bytes) {
   value.anew = {in.Fixed64()};
   value.sequence = {in.Fixed64()};
   value.clock = {in.Fixed64()};
+  value.node = ReadNode(in);
+  value.earlier = ReadSessions(in, kAttemptsKept);
   return in.ok() ? value : SessionsValue{};
 }
 
@@ -113,17 +130,6 @@ struct LeavingValue {
   Seen seen;
   std::vector<NodeId> earlier;  // hubs for which it was dropped before
 };
-
-void AppendNode(const NodeId& node, std::string& out) {
-  out.append(reinterpret_cast<const char*>(node.bytes.data()), node.bytes.size());
-}
-
-NodeId ReadNode(Reader& in) {
-  NodeId node;
-  const std::string_view bytes = in.Bytes(node.bytes.size());
-  if (in.ok()) std::copy(bytes.begin(), bytes.end(), node.bytes.begin());
-  return node;
-}
 
 std::string Encode(const LeavingValue& value) {
   std::string out;
@@ -386,9 +392,12 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
       return bytes.ok() ? DecodeSessions(*bytes) : SessionsValue{};
     };
     SessionsValue sessions = sessions_of(peer.replica);
-    // When the peer was met for the last time, under any of its ids: nothing before that
-    // has gone back unless it was found out then.
-    SessionsValue met = sessions;
+    CHAPTER_RETURN_IF_ERROR(transaction.status());
+    if (sessions.node != NodeId{} && sessions.node != peer.node) {
+      return absl::PermissionDeniedError(
+          absl::StrCat("replica ", ToHex(peer.replica.value), " is another node's"));
+    }
+    sessions.node = peer.node;
     const auto contains = [&](const std::vector<uint64_t>& some) {
       return std::find(some.begin(), some.end(), sessions.last) != some.end();
     };
@@ -396,7 +405,13 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
                       hello.session == 0 || contains(hello.attempts);
     for (const Acknowledgement& theirs : hello.acknowledged) {
       if (theirs.hub != identity_.replica || theirs.epoch != identity_.epoch) continue;
-      if (const SessionsValue as = sessions_of(theirs.as); as.sequence > met.sequence) met = as;
+      // Whoever comes as the former self of a node that has gone on has gone back.
+      if (theirs.as != peer.replica &&
+          CursorIn(theirs.as, peer.hub, Scope::All()).epoch == peer.epoch) {
+        SessionsValue former = sessions_of(theirs.as);
+        former.shared = true;
+        batch.Put(Table::kMeta, keys::SessionsOf(theirs.as), Encode(former));
+      }
       if (CursorIn(theirs.as, peer.hub, Scope::All()).sequence < theirs.through) {
         acknowledged_more = true;
       } else if (theirs.as != peer.replica && !known) {
@@ -430,6 +445,10 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
       }
       accepted.resume.push_back(std::move(resume));
     }
+    const auto& earlier = sessions.earlier;
+    if (!remembered && std::find(earlier.begin(), earlier.end(), hello.session) != earlier.end()) {
+      return absl::AbortedError("a later session of this replica has begun already");
+    }
     // Whoever does not know the last session of its id is not alone with it, or has gone
     // back; unless this replica has.
     if (!rolled_back && (sessions.shared || !remembered)) {
@@ -446,6 +465,19 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
       batch.Put(Table::kMeta, keys::kIdentity, EncodeIdentity());
       // What was written here since would hide what was written under the same id before,
       // and is only elsewhere now.
+      // What was here when the program started has not gone back since; nor, unless it was
+      // found out then, what was when this node was last met, under any of its ids.
+      SessionsValue met;
+      met.sequence = started_sequence_;
+      met.clock = started_clock_;
+      const ReplicaId first{peer.replica.value >> kLineageShift << kLineageShift};
+      auto ids = snapshot->NewIterator(Table::kMeta, keys::SessionsOf(first),
+                                       keys::PrefixEnd(keys::SessionsOf(first).substr(0, 5)));
+      for (ids->SeekToFirst(); ids->Valid(); ids->Next()) {
+        const SessionsValue known_as = DecodeSessions(ids->value());
+        if (known_as.node == peer.node && known_as.sequence > met.sequence) met = known_as;
+      }
+      CHAPTER_RETURN_IF_ERROR(ids->status());
       size_t again = 0;
       CHAPTER_RETURN_IF_ERROR(
           StampAgain(transaction, met.sequence, met.clock, old_id, true, again));
@@ -456,14 +488,19 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
       accepted.cursor.mark = {};
     }
     const bool any_cursor =
-        std::any_of(hello.cursors.begin(), hello.cursors.end(), [&](const FeedCursor& theirs) {
-          return theirs.replica == identity_.replica && theirs.epoch == identity_.epoch;
-        });
+        std::any_of(hello.cursors.begin(), hello.cursors.end(),
+                    [&](const FeedCursor& theirs) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+                      return theirs.replica == identity_.replica && theirs.epoch == identity_.epoch;
+                    });
     if (!any_cursor && !accepted.shared) sessions.anew = last_sequence_;
     accepted.anew = sessions.anew;
     if (!accepted.shared) {
       sessions.epoch = identity_.epoch;
-      if (hello.session != 0) sessions.last = hello.session;
+      if (hello.session != 0) {
+        sessions.last = hello.session;
+        sessions.earlier = hello.attempts;
+        std::erase(sessions.earlier, hello.session);
+      }
       sessions.sequence = last_sequence_;
       sessions.clock = clock_.last();
     }
@@ -514,8 +551,7 @@ absl::Status Replica::AdjustClock(int64_t offset_ms) {
   return status;
 }
 
-absl::StatusOr<uint64_t> Replica::SendWaiting(const PeerIdentity& hub, HybridTime limit) {
-  uint64_t still = 0;
+absl::Status Replica::SendWaiting(const PeerIdentity& hub, HybridTime limit) {
   std::vector<ChangeEvent> events;
   {
     absl::MutexLock lock(&mutex_);
@@ -525,17 +561,15 @@ absl::StatusOr<uint64_t> Replica::SendWaiting(const PeerIdentity& hub, HybridTim
     it->SeekToFirst();
     if (!it->Valid()) {
       CHAPTER_RETURN_IF_ERROR(it->status());
-      return still;
+      return absl::OkStatus();
     }
     Transaction transaction(engine_, options_);
     for (size_t sent = 0; it->Valid(); it->Next()) {
       if (it->value() != EncodeWaiting(hub.node)) continue;
+      if (sent == kBatchWritesMax) break;
       const RecordKey key = Reader(it->key().substr(1)).Key();
       StoredRecord* held = transaction.Find(key);
-      if (held != nullptr && (held->record.seen.Highest() > limit || sent == kBatchWritesMax)) {
-        ++still;
-        continue;
-      }
+      if (held != nullptr && held->record.seen.Highest() > limit) continue;
       transaction.batch().Delete(Table::kMeta, it->key());
       if (held == nullptr) continue;
       held->meta.origin = {};
@@ -543,13 +577,12 @@ absl::StatusOr<uint64_t> Replica::SendWaiting(const PeerIdentity& hub, HybridTim
       ++sent;
     }
     CHAPTER_RETURN_IF_ERROR(it->status());
-    if (transaction.batch().empty() && !transaction.anything_touched()) return still;
+    if (transaction.batch().empty() && !transaction.anything_touched()) return absl::OkStatus();
     CHAPTER_RETURN_IF_ERROR(transaction.Place());
     CHAPTER_RETURN_IF_ERROR(Commit(transaction));
     events = transaction.events();
   }
-  CHAPTER_RETURN_IF_ERROR(Finish(events));
-  return still;
+  return Finish(events);
 }
 
 absl::StatusOr<uint64_t> Replica::CountWaiting(const NodeId& hub) const {
@@ -1055,13 +1088,11 @@ absl::StatusOr<RecordsPage> Replica::ReadRecords(const RecordsRequest& request) 
       const std::vector<Scope> current = stored.meta.Current();
       // What has no place goes back to the chapters that brought or held it, and to
       // nobody else.
-      const std::vector<Scope>& pushers = stored.meta.pushers;
       const auto held = stored.meta.Withheld();
-      const bool theirs =
-          !options_.hub || request.peer.hub || stored.record.erased ||
-          !Disjoint({current.begin(), current.end()}, request.peer.scopes) ||
-          (request.asked && (!Disjoint({pushers.begin(), pushers.end()}, request.peer.scopes) ||
-                             !Disjoint(held, request.peer.scopes)));
+      const bool theirs = !options_.hub || request.peer.hub || stored.record.erased ||
+                          !Disjoint({current.begin(), current.end()}, request.peer.scopes) ||
+                          (request.asked && (request.peer.scopes.contains(stored.meta.maker) ||
+                                             !Disjoint(held, request.peer.scopes)));
       if (theirs) {
         page.items.push_back(MakeItem(key, stored, request.peer, {}, request.since, request.asked));
         size += page.items.back().update.size();
@@ -1135,7 +1166,8 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
                         .sequence = inbound.sequence,
                         .answer = false,
                         .refusal = {}};
-  const auto refuse = [&](RefusedRecord::Reason reason, std::string message) {
+  const auto refuse = [&](RefusedRecord::Reason reason,
+                          std::string message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     transaction.Forget(key);
     outcome.kind = Kind::kRefused;
     outcome.answer = false;
@@ -1283,6 +1315,9 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
     outcome.answer = true;
   }
   if (peer.hub) stored.meta.named = update->named_scopes;
+  if (options_.hub && !peer.hub && !existed) {
+    if (const Scope* chapter = ChapterScope(peer)) stored.meta.maker = *chapter;
+  }
   if (take_back) {
     transaction.batch().Delete(Table::kMeta, keys::Dropped(key));
     stored.meta.again = dropped.earlier;

@@ -62,6 +62,7 @@ std::string EncodeStored(const StoredRecord& stored) {
   for (const RecordKey& leader : meta.leaders) AppendKey(leader, out);
   AppendVarint(meta.named.size(), out);
   for (const Scope& scope : meta.named) AppendString(scope.name, out);
+  AppendString(meta.maker.name, out);
   AppendVarint(meta.pushers.size(), out);
   for (const Scope& scope : meta.pushers) AppendString(scope.name, out);
   AppendVarint(meta.again.size(), out);
@@ -97,6 +98,7 @@ absl::StatusOr<StoredRecord> DecodeStored(std::string_view bytes) {
   for (size_t i = 0; i < leaders; ++i) meta.leaders.push_back(in.Key());
   const size_t named = in.Count(SIZE_MAX, 1);
   for (size_t i = 0; i < named; ++i) meta.named.push_back({std::string(in.String(kScopeBytesMax))});
+  meta.maker = {std::string(in.String(kScopeBytesMax))};
   const size_t pushers = in.Count(SIZE_MAX, 1);
   for (size_t i = 0; i < pushers; ++i) {
     meta.pushers.push_back({std::string(in.String(kScopeBytesMax))});

@@ -4,11 +4,12 @@
 // knows of it (positions in its feeds, scopes, whom it follows). Never sent.
 //
 //   stored  := format:1 latest origin:fixed flags:varint scopes leaders named
-//              pushers again record
+//              maker pushers again record
 //   scopes  := count { name:string at:varint entered:varint flags:1 }
 //   leaders := count { key:20 }
 //   named   := count { name:string }      scopes that a hub named
-//   pushers := n:varint name:string...    chapters that brought an unplaced record
+//   maker   := name:string                chapter that made it here
+//   pushers := count { name:string }      chapters that brought it while it had no place
 //   again   := count { node:16 }          hubs for which it was dropped before
 //
 // The record follows as record_codec.h writes it, learned included. Pure.
@@ -44,6 +45,7 @@ struct RecordMeta {
   std::vector<ScopePosition> scopes;
   std::vector<RecordKey> leaders;
   std::vector<Scope> named;
+  Scope maker;
   std::vector<Scope> pushers;
   std::vector<NodeId> again;
 

@@ -287,6 +287,7 @@ void Transaction::SealPositions(Entry& entry, Sequence sequence, const std::stri
       }
     }
     meta.pushers.clear();
+    meta.maker = {};
   }
   for (const Scope& scope : entry.tell_left) {
     at(scope);
