@@ -27,7 +27,10 @@ uint64_t Loopback::WallMs(size_t side) const {
   return replica.Clock().wall_ms - static_cast<uint64_t>(replica.clock_offset_ms());
 }
 
-void Loopback::TickAcceptor() { Deliver(kAcceptor, Tick{sides_[kAcceptor].replica.Clock()}); }
+void Loopback::TickAcceptor() {
+  Deliver(kAcceptor,
+          Tick{sides_[kAcceptor].replica.Clock(), sides_[kAcceptor].replica.KnownHubs()});
+}
 
 void Loopback::Deliver(size_t side, Event event) {
   Side& self = sides_[side];

@@ -121,6 +121,7 @@ void Session::On(const HelloReady& event) {
   hello.set_hub(config_.hub);
   hello.set_session(config_.id);
   hello.mutable_attempts()->Add(hello_.attempts.begin(), hello_.attempts.end());
+  for (const storage::Epoch& epoch : hello_.past_epochs) hello.add_past_epochs(epoch.value);
   state_ = State::kHello;
   hello_sent_ms_ = now_ms_;
   Send(std::move(message));
@@ -132,10 +133,11 @@ void Session::TakeHello(const v1::Hello& hello) {
         absl::StrCat("the peer speaks protocol versions ", hello.version_min(), " to ",
                      hello.version_max(), ", this program ", kVersionMin, " to ", kVersionMax)));
   }
-  const size_t cursors = static_cast<size_t>(hello.cursors_size() + hello.acknowledged_size());
+  const size_t cursors = static_cast<size_t>(hello.cursors_size() + hello.acknowledged_size() +
+                                             hello.past_epochs_size());
   if (cursors > kCursorsMax || static_cast<size_t>(hello.entities_size()) > kCursorsMax) {
     return End(absl::InvalidArgumentError(
-        absl::StrCat("a Hello with ", cursors, " cursors and ", hello.entities_size(),
+        absl::StrCat("a Hello with ", cursors, " cursors and epochs and ", hello.entities_size(),
                      " entities is over the limit of ", kCursorsMax)));
   }
   for (const v1::Acknowledgement& known : hello.acknowledged()) {
@@ -175,6 +177,7 @@ void Session::TakeHello(const v1::Hello& hello) {
   hello_.entities = peer_.entities;
   hello_.session = hello.session();
   hello_.attempts.assign(hello.attempts().begin(), hello.attempts().end());
+  for (const uint64_t epoch : hello.past_epochs()) hello_.past_epochs.push_back({epoch});
   state_ = State::kHello;
   effects_.push_back(Authorize{peer_.node, hello.credential(), peer_.hub});
 }
@@ -765,6 +768,22 @@ void Session::TakePulse(const v1::Pulse& pulse) {
         peer_,
         HybridTime::FromWall(std::max(clock.wall_ms, clock.hybrid.wall_ms()) + hub_ahead_max_ms_)});
   }
+  if (peer_.hub && pulse.hubs_size() > 0) {
+    if (static_cast<size_t>(pulse.hubs_size()) > storage::kHubsMax) {
+      return End(absl::InvalidArgumentError(absl::StrCat(
+          "a Pulse with ", pulse.hubs_size(), " hubs is over the limit of ", storage::kHubsMax)));
+    }
+    std::vector<storage::KnownHub> hubs;
+    for (const v1::HubEpoch& hub : pulse.hubs()) {
+      auto node = NodeIdFromBytes(hub.node());
+      if (!Check(node.status())) return;
+      hubs.push_back({*node, {hub.epoch()}});
+    }
+    if (hubs != hubs_heard_) {
+      hubs_heard_ = hubs;
+      effects_.push_back(HearOfHubs{std::move(hubs)});
+    }
+  }
   if (pulse.asks() == 0) return;
   pulse_asked_ = pulse.asks();
   busy_ = Busy::kEnds;
@@ -789,7 +808,16 @@ void Session::On(const EndsRead& event) {
 
 void Session::On(const ClockAdjusted& event) { Check(event.status); }
 
-void Session::On(const WaitingSent& event) { Check(event.status); }
+void Session::On(const WaitingSent& event) {
+  if (!Check(event.restart.status()) || !*event.restart) return;
+  End(absl::AbortedError("own stamps that were too far ahead got another replica id"), true);
+}
+
+void Session::On(const HubsHeard& event) {
+  if (!Check(event.restart.status()) || !*event.restart) return;
+  notes_.push_back("another hub has gone back; going through this one's feeds again");
+  End(absl::AbortedError(notes_.back()), true);
+}
 
 // --- This side's feeds. ---
 
@@ -906,6 +934,12 @@ void Session::On(const Tick& event) {
   last_pulse_ms_ = now_ms_;
   v1::SyncMessage message;
   *message.mutable_pulse()->mutable_clock() = ToProto(event.clock);
+  for (const storage::KnownHub& known : event.hubs) {
+    if (known.node == peer_.node) continue;
+    v1::HubEpoch& hub = *message.mutable_pulse()->add_hubs();
+    hub.set_node(ToBytes(known.node));
+    hub.set_epoch(known.epoch.value);
+  }
   Send(std::move(message));
 }
 

@@ -107,15 +107,19 @@ struct SendWaiting {
   storage::PeerIdentity hub;
   storage::HybridTime limit;
 };
+// Call Replica::HearOfHubs; answer HubsHeard.
+struct HearOfHubs {
+  std::vector<storage::KnownHub> hubs;
+};
 // Close the stream with this status. Nothing follows. OK: a clean end.
 struct EndSession {
   absl::Status status;
   bool again_at_once = false;  // begin a new session without waiting
 };
 
-using Effect =
-    std::variant<SendMessage, SayHello, Authorize, AcceptPeer, JoinHub, ReadFeed, ReadRecords,
-                 ApplyRecords, AcknowledgePeer, ReadEnds, AdjustClock, SendWaiting, EndSession>;
+using Effect = std::variant<SendMessage, SayHello, Authorize, AcceptPeer, JoinHub, ReadFeed,
+                            ReadRecords, ApplyRecords, AcknowledgePeer, ReadEnds, AdjustClock,
+                            SendWaiting, HearOfHubs, EndSession>;
 
 // --- What happens to a session. ---
 
@@ -164,13 +168,17 @@ struct ClockAdjusted {
   absl::Status status;
 };
 struct WaitingSent {
-  absl::Status status;
+  absl::StatusOr<bool> restart;
+};
+struct HubsHeard {
+  absl::StatusOr<bool> restart;
 };
 // The replica has new entries in its feed.
 struct Changed {};
 // Time goes by.
 struct Tick {
   storage::PeerClock clock;
+  std::vector<storage::KnownHub> hubs;  // at a hub, of which it knows
 };
 // Ask the peer how far its feeds go; see pulse_answered().
 struct AskPulse {
@@ -184,7 +192,7 @@ struct Stop {
 
 using Event = std::variant<Opened, MessageIn, HelloReady, Authorized, PeerAccepted, HubJoined,
                            FeedRead, RecordsRead, Applied, Acknowledged, EndsRead, ClockAdjusted,
-                           WaitingSent, Changed, Tick, AskPulse, Stop>;
+                           WaitingSent, HubsHeard, Changed, Tick, AskPulse, Stop>;
 
 struct SessionCounts {
   uint64_t records_sent = 0;
@@ -276,6 +284,7 @@ class Session {
   void On(const EndsRead&);
   void On(const ClockAdjusted&);
   void On(const WaitingSent&);
+  void On(const HubsHeard&);
   void On(const Changed&);
   void On(const Tick&);
   void On(const AskPulse&);
@@ -325,6 +334,7 @@ class Session {
   storage::HelloFacts hello_;
   std::string federation_;
   uint64_t hub_ahead_max_ms_ = 0;  // how far ahead the hub takes stamps
+  std::vector<storage::KnownHub> hubs_heard_;
   std::vector<Outbound> outbound_;
   storage::Sequence anew_;  // as in FeedRequest
   std::deque<InFlight> in_flight_;

@@ -115,7 +115,7 @@ void SessionHost::Tick() {
       return self->Handle(node::Stop{absl::DeadlineExceededError(
           fmt::format("no session after {} ms", self->options_.handshake_ms_max))});
     }
-    self->Handle(node::Tick{self->group_.replica_.Clock()});
+    self->Handle(node::Tick{self->group_.replica_.Clock(), self->group_.replica_.KnownHubs()});
   });
 }
 

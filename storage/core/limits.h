@@ -45,6 +45,10 @@ inline constexpr uint64_t kAcknowledgedAheadMsMax = 600'000;
 // back is found out, and those that none has, which a hub may have accepted all the same.
 inline constexpr size_t kSessionsKept = 16;
 inline constexpr size_t kAttemptsKept = 64;
+// Epochs of a hub before the present one, of which a peer tells it.
+inline constexpr size_t kHubEpochsKept = 16;
+// Hubs of which a hub tells.
+inline constexpr size_t kHubsMax = 64;
 // Writes of one batch: bounds the memory and the pause of one commit.
 inline constexpr size_t kBatchWritesMax = 1000;
 

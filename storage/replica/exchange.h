@@ -64,6 +64,14 @@ struct HelloFacts {
   std::map<EntityNumber, uint64_t> entities;
   uint64_t session = 0;            // random; 0: not remembered
   std::vector<uint64_t> attempts;  // sessions not welcomed, this one included
+  std::vector<Epoch> past_epochs;  // of hubs that it has met in a later one
+};
+
+// A hub, and the epoch that it is in.
+struct KnownHub {
+  NodeId node;
+  Epoch epoch;
+  friend bool operator==(const KnownHub&, const KnownHub&) = default;
 };
 
 // A refusal as the hub keeps it until the node has noted it.

@@ -91,12 +91,16 @@ inline std::string Cursor(ReplicaId peer, bool peer_is_hub, const Scope& scope) 
 }
 // How far a hub has come in this replica's feed.
 inline std::string Acknowledged(ReplicaId hub) { return ById('a', hub); }
-// The highest clock of a replica id that was pushed here, and its hash.
+// At a hub: the highest clock known of a replica id, and its hash.
 inline std::string Highest(ReplicaId writer) { return ById('h', writer); }
-// The latest epoch known of a hub.
-inline std::string HubEpoch(const NodeId& hub) { return ByNode('e', hub); }
+// The epochs known of a hub.
+inline constexpr char kHubEpochsKind = 'e';
+inline std::string HubEpochsOf(const NodeId& hub) { return ByNode(kHubEpochsKind, hub); }
+// At a node: all cursors in hubs' feeds are void when the next session begins.
+inline constexpr std::string_view kCursorsVoid = "V";
 // What a record had seen when this replica dropped it.
-inline std::string Dropped(const RecordKey& key) { return ByKey('d', key); }
+inline constexpr char kDroppedKind = 'd';
+inline std::string Dropped(const RecordKey& key) { return ByKey(kDroppedKind, key); }
 // A record that is to be dropped once the hub has acknowledged all of it.
 inline constexpr char kLeavingKind = 'l';
 inline std::string Leaving(const RecordKey& key) { return ByKey(kLeavingKind, key); }

@@ -14,6 +14,7 @@
 #include "storage/core/planted.h"
 #include "storage/core/record_codec.h"
 #include "storage/core/status.h"
+#include "storage/replica/hub_epochs.h"
 #include "storage/replica/keys.h"
 #include "storage/replica/transaction.h"
 
@@ -139,6 +140,7 @@ absl::Status Replica::Load() {
     batch.Put(Table::kMeta, keys::kFormat,
               std::string{static_cast<char>(kFormatNumber), options_.hub ? 'h' : 'n'});
     PutIdentity(batch);
+    if (options_.hub && !options_.replica_id) writer_ = NewId();
     CHAPTER_RETURN_IF_ERROR(engine_.Write(batch));
     return engine_.Sync();
   }
@@ -163,8 +165,6 @@ absl::Status Replica::Load() {
   Reader state_in(state);
   clock_ = HybridClock({state_in.Fixed64()});
   last_sequence_ = {state_in.Fixed64()};
-  started_clock_ = clock_.last();
-  started_sequence_ = last_sequence_;
   refused_last_ = state_in.Fixed64();
   if (!in.ok() || !state_in.ok()) return absl::DataLossError("the replica's identity is damaged");
   {
@@ -178,6 +178,18 @@ absl::Status Replica::Load() {
     leaving_[Reader(it->key().substr(1)).Key()] = std::string(it->value());
   }
   CHAPTER_RETURN_IF_ERROR(it->status());
+  if (options_.hub) {
+    if (!options_.replica_id) writer_ = NewId();
+    const std::string epochs(1, keys::kHubEpochsKind);
+    it = snapshot->NewIterator(Table::kMeta, epochs, keys::PrefixEnd(epochs));
+    for (it->SeekToFirst(); it->Valid(); it->Next()) {
+      NodeId hub;
+      const std::string_view id = it->key().substr(1, hub.bytes.size());
+      std::copy(id.begin(), id.end(), hub.bytes.begin());
+      hubs_[hub] = DecodeHubEpochs(it->value()).latest();
+    }
+    CHAPTER_RETURN_IF_ERROR(it->status());
+  }
   const std::string count(1, keys::kLiveCountKind);
   it = snapshot->NewIterator(Table::kMeta, count, keys::PrefixEnd(count));
   for (it->SeekToFirst(); it->Valid(); it->Next()) {
@@ -253,13 +265,17 @@ absl::Status Replica::PlaceAnew(EntityNumber entity) {
 
 // The upper half of the id stays, so that what is stamped again under its old time keeps its
 // order among writes of the same time: whether a deletion stands may hang on it.
-void Replica::NewIdentity(bool new_epoch) {
+ReplicaId Replica::NewId() {
   constexpr uint64_t kLowerHalf = (uint64_t{1} << kLineageShift) - 1;
   ReplicaId id = identity_.replica;
   while (Own(id)) {
     id = {(id.value & ~kLowerHalf) | (environment_.Random() & kLowerHalf) | 1};
   }
-  identity_.replica = id;
+  return id;
+}
+
+void Replica::NewIdentity(bool new_epoch) {
+  identity_.replica = NewId();
   if (new_epoch) identity_.epoch = {environment_.Random() | 1};
   identity_.own.push_back(identity_.replica);
 }
@@ -351,6 +367,11 @@ absl::Status Replica::Finish(const std::vector<ChangeEvent>& events, bool applie
   return absl::OkStatus();
 }
 
+ReplicaId Replica::writer_id() const {
+  absl::ReaderMutexLock lock(&mutex_);
+  return Writer();
+}
+
 ReplicaId Replica::replica_id() const {
   absl::ReaderMutexLock lock(&mutex_);
   return identity_.replica;
@@ -434,7 +455,7 @@ absl::StatusOr<std::vector<WriteResult>> Replica::Write(const std::vector<LocalW
 // than what it deletes all the same.
 Version Replica::NextVersion(const Record& record) {
   clock_.Observe(record.seen.Highest());
-  return {clock_.Tick(WallMs()), identity_.replica};
+  return {clock_.Tick(WallMs()), Writer()};
 }
 
 WriteResult Replica::WriteOne(Transaction& transaction, const LocalWrite& write) {

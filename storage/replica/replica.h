@@ -152,6 +152,9 @@ class Replica {
 
   const ReplicaOptions& options() const { return options_; }
   ReplicaId replica_id() const;
+  // Under which id this replica's next write is stamped: its replica id, at a hub another one
+  // each time that it is opened.
+  ReplicaId writer_id() const;
   Epoch epoch() const;
   // The hub's clock less this computer's, in milliseconds.
   int64_t clock_offset_ms() const;
@@ -220,7 +223,7 @@ class Replica {
   absl::Status AdjustClock(int64_t offset_ms);
   // The hub takes stamps up to `limit` now: what waited for that goes into the feed again,
   // at most kBatchWritesMax records at a time.
-  absl::Status SendWaiting(const PeerIdentity& hub, HybridTime limit);
+  absl::StatusOr<bool> SendWaiting(const PeerIdentity& hub, HybridTime limit);
   // Records stamped too far ahead for this hub, which go to it once its clock has come up.
   absl::StatusOr<uint64_t> CountWaiting(const NodeId& hub) const;
   // Reads a piece of this replica's feed for a peer. All that it tells is durable.
@@ -233,6 +236,12 @@ class Replica {
   // A peer has stored, refused or dropped. Durable on return.
   absl::StatusOr<AcknowledgeResult> Acknowledge(const AcknowledgeRequest& request);
   // The ends of the feeds of these scopes.
+  // At a hub: the other hubs that it knows of, each in its latest epoch; at most kHubsMax.
+  std::vector<KnownHub> KnownHubs() const;
+  // A hub has told in which epochs others are. True: a record was dropped here for an epoch
+  // that is over; begin the session anew, in which all cursors are void, so that the record
+  // is offered again.
+  absl::StatusOr<bool> HearOfHubs(const std::vector<KnownHub>& hubs);
   absl::StatusOr<std::vector<FeedCursor>> FeedEnds(const std::vector<Scope>& scopes) const;
   // Records of feed `scope` after `after` that `peer` did not send itself; counts
   // at most `most` and returns most + 1 where there are more.
@@ -251,7 +260,7 @@ class Replica {
 
  private:
   struct Identity {
-    ReplicaId replica;
+    ReplicaId replica;  // whose feed it is, and at a node who writes
     Epoch epoch;
     std::vector<ReplicaId> own;  // every id ever used here, this one included
     int64_t clock_offset_ms = 0;
@@ -271,6 +280,12 @@ class Replica {
   uint64_t WallMs() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   bool Own(ReplicaId replica) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   void NewIdentity(bool new_epoch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // An id of the same lineage that was not used here.
+  ReplicaId NewId() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Under which id versions are made.
+  ReplicaId Writer() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+    return writer_ == ReplicaId{} ? identity_.replica : writer_;
+  }
   // In the Apply under way: writes under a new id from here on.
   void ChangeIdentity() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::string EncodeIdentity() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
@@ -319,6 +334,16 @@ class Replica {
   absl::Status StampAgain(Transaction& transaction, Sequence after, HybridTime limit,
                           ReplicaId old_id, bool keep_times, size_t& count)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Notes who writes under which ids how far, for Welcome.
+  // Writes down what is news in `hubs`, if any is; `dropped`: as HearOfHubs returns it.
+  absl::StatusOr<bool> NoteHubs(const std::vector<KnownHub>& hubs, bool& dropped)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // At a node: forgets how far it has come in hubs' feeds.
+  absl::Status VoidCursors(WriteBatch& batch) const;
+  static void NoteHighest(Transaction& transaction, const std::vector<RecordOutcome>& outcomes);
+  // This replica has met a hub in its present epoch; the one in which it met it before.
+  absl::StatusOr<Epoch> MeetHub(Transaction& transaction, const PeerIdentity& hub)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void AnswerPusher(Transaction& transaction, const ApplyRequest& request, ApplyResult& result)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   FeedItem MakeItem(const RecordKey& key, const StoredRecord& stored, const PeerIdentity& peer,
@@ -333,9 +358,12 @@ class Replica {
   Identity identity_ ABSL_GUARDED_BY(mutex_);
   HybridClock clock_ ABSL_GUARDED_BY(mutex_);
   Sequence last_sequence_ ABSL_GUARDED_BY(mutex_);
-  // As they were when the replica was opened.
-  Sequence started_sequence_ ABSL_GUARDED_BY(mutex_);
-  HybridTime started_clock_ ABSL_GUARDED_BY(mutex_);
+  // A hub's, anew whenever it is opened: it may have gone back without knowing, and nobody
+  // may be there to tell it. What it writes then must not count as having seen what it wrote
+  // and lost.
+  ReplicaId writer_ ABSL_GUARDED_BY(mutex_);
+  // At a hub: the hubs that it knows of, each in its latest epoch.
+  std::map<NodeId, Epoch> hubs_ ABSL_GUARDED_BY(mutex_);
   uint64_t refused_last_ ABSL_GUARDED_BY(mutex_) = 0;
   std::map<EntityNumber, uint64_t> live_counts_ ABSL_GUARDED_BY(mutex_);
   // Commits that left bytes to be scrubbed, and how many of them are dealt with.

@@ -12,6 +12,7 @@
 #include "storage/core/planted.h"
 #include "storage/core/record_codec.h"
 #include "storage/core/status.h"
+#include "storage/replica/hub_epochs.h"
 #include "storage/replica/keys.h"
 #include "storage/replica/replica.h"
 #include "storage/replica/transaction.h"
@@ -89,9 +90,6 @@ struct SessionsValue {
   // The peer held nothing of this feed up to here, or this side cannot know: it is told
   // also of what it sent itself.
   Sequence anew;
-  // This side's last sequence and clock when it accepted the last.
-  Sequence sequence;
-  HybridTime clock;
   NodeId node;                    // whose id it is
   std::vector<uint64_t> earlier;  // sessions that the peer had opened before the last
 };
@@ -102,8 +100,6 @@ std::string Encode(const SessionsValue& value) {
   AppendFixed64(value.last, out);
   out.push_back(value.shared ? 1 : 0);
   AppendFixed64(value.anew.value, out);
-  AppendFixed64(value.sequence.value, out);
-  AppendFixed64(value.clock.ticks, out);
   AppendNode(value.node, out);
   AppendSessions(value.earlier, out);
   return out;
@@ -116,8 +112,6 @@ SessionsValue DecodeSessions(std::string_view bytes) {
   value.last = in.Fixed64();
   value.shared = in.Bytes(1) == std::string_view("\x01", 1);
   value.anew = {in.Fixed64()};
-  value.sequence = {in.Fixed64()};
-  value.clock = {in.Fixed64()};
   value.node = ReadNode(in);
   value.earlier = ReadSessions(in, kAttemptsKept);
   return in.ok() ? value : SessionsValue{};
@@ -304,14 +298,21 @@ absl::StatusOr<HelloFacts> Replica::SayHello(uint64_t session) {
     } else if (!absl::IsNotFound(bytes.status())) {
       return bytes.status();
     }
+    WriteBatch batch;
     if (session != 0) {
       Remember(session, kAttemptsKept, hello.attempts);
       std::string attempts;
       AppendSessions(hello.attempts, attempts);
-      WriteBatch batch;
       batch.Put(Table::kMeta, keys::kAttempts, attempts);
-      CHAPTER_RETURN_IF_ERROR(engine_.Write(batch));
     }
+    const auto cursors_void = engine_.Get(Table::kMeta, keys::kCursorsVoid);
+    if (cursors_void.ok()) {
+      batch.Delete(Table::kMeta, keys::kCursorsVoid);
+      CHAPTER_RETURN_IF_ERROR(VoidCursors(batch));
+    } else if (!absl::IsNotFound(cursors_void.status())) {
+      return cursors_void.status();
+    }
+    if (!batch.empty()) CHAPTER_RETURN_IF_ERROR(engine_.Write(batch));
     hello.replica = identity_.replica;
     hello.epoch = identity_.epoch;
     hello.clock = {WallMs(), clock_.last()};
@@ -342,6 +343,13 @@ absl::StatusOr<HelloFacts> Replica::SayHello(uint64_t session) {
                                   .through = value.through,
                                   .as = value.as,
                                   .sessions = value.sessions});
+  }
+  CHAPTER_RETURN_IF_ERROR(it->status());
+  const std::string epochs(1, keys::kHubEpochsKind);
+  it = snapshot->NewIterator(Table::kMeta, epochs, keys::PrefixEnd(epochs));
+  for (it->SeekToFirst(); it->Valid(); it->Next()) {
+    const HubEpochs known = DecodeHubEpochs(it->value());
+    hello.past_epochs.insert(hello.past_epochs.end(), known.earlier.begin(), known.earlier.end());
   }
   CHAPTER_RETURN_IF_ERROR(it->status());
   // A hub may accept it from here on, and whoever goes back behind this is found out.
@@ -383,10 +391,12 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
     auto snapshot = engine_.NewSnapshot();
     // A peer that remembers more of this replica than the replica itself: it was
     // rolled back without its knowing.
-    bool rolled_back = false;
+    const auto& past = hello.past_epochs;
+    bool rolled_back = std::find(past.begin(), past.end(), identity_.epoch) != past.end();
     bool acknowledged_more = false;
     Transaction transaction(engine_, options_);
     WriteBatch& batch = transaction.batch();
+    if (peer.hub) CHAPTER_RETURN_IF_ERROR(MeetHub(transaction, peer).status());
     const auto sessions_of = [&](ReplicaId replica) {
       const auto bytes = transaction.Get(Table::kMeta, keys::SessionsOf(replica));
       return bytes.ok() ? DecodeSessions(*bytes) : SessionsValue{};
@@ -460,27 +470,8 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
     absl::Cleanup undo = [this, before = identity_]()
                              ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { identity_ = before; };
     if (rolled_back) {
-      const ReplicaId old_id = identity_.replica;
       NewIdentity(true);
       batch.Put(Table::kMeta, keys::kIdentity, EncodeIdentity());
-      // What was written here since would hide what was written under the same id before,
-      // and is only elsewhere now.
-      // What was here when the program started has not gone back since; nor, unless it was
-      // found out then, what was when this node was last met, under any of its ids.
-      SessionsValue met;
-      met.sequence = started_sequence_;
-      met.clock = started_clock_;
-      const ReplicaId first{peer.replica.value >> kLineageShift << kLineageShift};
-      auto ids = snapshot->NewIterator(Table::kMeta, keys::SessionsOf(first),
-                                       keys::PrefixEnd(keys::SessionsOf(first).substr(0, 5)));
-      for (ids->SeekToFirst(); ids->Valid(); ids->Next()) {
-        const SessionsValue known_as = DecodeSessions(ids->value());
-        if (known_as.node == peer.node && known_as.sequence > met.sequence) met = known_as;
-      }
-      CHAPTER_RETURN_IF_ERROR(ids->status());
-      size_t again = 0;
-      CHAPTER_RETURN_IF_ERROR(
-          StampAgain(transaction, met.sequence, met.clock, old_id, true, again));
       for (FeedCursor& resume : accepted.resume) {
         resume = {identity_.replica, identity_.epoch, resume.scope, {}, {}};
       }
@@ -501,8 +492,6 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
         sessions.earlier = hello.attempts;
         std::erase(sessions.earlier, hello.session);
       }
-      sessions.sequence = last_sequence_;
-      sessions.clock = clock_.last();
     }
     batch.Put(Table::kMeta, keys::SessionsOf(peer.replica), Encode(sessions));
     // Kept from the first meeting on: a peer of an id that is not known here, but
@@ -523,7 +512,6 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
     CHAPTER_RETURN_IF_ERROR(it->status());
     // With the clock: what was written after a peer was met is later than what that peer
     // had, also where this replica crashed in between.
-    CHAPTER_RETURN_IF_ERROR(transaction.Place());
     CHAPTER_RETURN_IF_ERROR(Commit(transaction));
     std::move(undo).Cancel();
     events = transaction.events();
@@ -551,8 +539,9 @@ absl::Status Replica::AdjustClock(int64_t offset_ms) {
   return status;
 }
 
-absl::Status Replica::SendWaiting(const PeerIdentity& hub, HybridTime limit) {
+absl::StatusOr<bool> Replica::SendWaiting(const PeerIdentity& hub, HybridTime limit) {
   std::vector<ChangeEvent> events;
+  bool restart = false;
   {
     absl::MutexLock lock(&mutex_);
     const std::string prefix(1, keys::kWaitingKind);
@@ -561,7 +550,7 @@ absl::Status Replica::SendWaiting(const PeerIdentity& hub, HybridTime limit) {
     it->SeekToFirst();
     if (!it->Valid()) {
       CHAPTER_RETURN_IF_ERROR(it->status());
-      return absl::OkStatus();
+      return false;
     }
     Transaction transaction(engine_, options_);
     for (size_t sent = 0; it->Valid(); it->Next()) {
@@ -569,7 +558,13 @@ absl::Status Replica::SendWaiting(const PeerIdentity& hub, HybridTime limit) {
       if (sent == kBatchWritesMax) break;
       const RecordKey key = Reader(it->key().substr(1)).Key();
       StoredRecord* held = transaction.Find(key);
-      if (held != nullptr && held->record.seen.Highest() > limit) continue;
+      if (held != nullptr && held->record.seen.Highest() > limit) {
+        Seen others = held->record.seen;
+        for (const ReplicaId& id : identity_.own) others.Set(id, {});
+        if (others.Highest() > limit) continue;
+        // Only this node's own stamps are ahead now.
+        restart = true;
+      }
       transaction.batch().Delete(Table::kMeta, it->key());
       if (held == nullptr) continue;
       held->meta.origin = {};
@@ -577,12 +572,104 @@ absl::Status Replica::SendWaiting(const PeerIdentity& hub, HybridTime limit) {
       ++sent;
     }
     CHAPTER_RETURN_IF_ERROR(it->status());
-    if (transaction.batch().empty() && !transaction.anything_touched()) return absl::OkStatus();
+    if (transaction.batch().empty() && !transaction.anything_touched()) return false;
+    absl::Cleanup undo = [this, before = identity_]()
+                             ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { identity_ = before; };
+    if (restart) {
+      const ReplicaId old_id = identity_.replica;
+      NewIdentity(false);
+      size_t again = 0;
+      CHAPTER_RETURN_IF_ERROR(StampAgain(transaction, {}, limit, old_id, false, again));
+      transaction.batch().Put(Table::kMeta, keys::kIdentity, EncodeIdentity());
+    }
     CHAPTER_RETURN_IF_ERROR(transaction.Place());
     CHAPTER_RETURN_IF_ERROR(Commit(transaction));
+    std::move(undo).Cancel();
     events = transaction.events();
   }
-  return Finish(events);
+  CHAPTER_RETURN_IF_ERROR(Finish(events));
+  return restart;
+}
+
+absl::StatusOr<Epoch> Replica::MeetHub(Transaction& transaction, const PeerIdentity& hub) {
+  HubEpochs epochs;
+  const std::string key = keys::HubEpochsOf(hub.node);
+  if (auto bytes = transaction.Get(Table::kMeta, key); bytes.ok()) {
+    epochs = DecodeHubEpochs(*bytes);
+  } else if (!absl::IsNotFound(bytes.status())) {
+    return bytes.status();
+  }
+  const Epoch before = epochs.met;
+  epochs.Meet(hub.epoch);
+  transaction.batch().Put(Table::kMeta, key, Encode(epochs));
+  if (options_.hub) hubs_[hub.node] = hub.epoch;
+  return before;
+}
+
+std::vector<KnownHub> Replica::KnownHubs() const {
+  std::vector<KnownHub> hubs;
+  absl::ReaderMutexLock lock(&mutex_);
+  for (const auto& [node, epoch] : hubs_) {
+    if (hubs.size() == kHubsMax) break;
+    hubs.push_back({node, epoch});
+  }
+  return hubs;
+}
+
+absl::StatusOr<bool> Replica::HearOfHubs(const std::vector<KnownHub>& hubs) {
+  bool dropped = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    CHAPTER_ASSIGN_OR_RETURN(const bool news, NoteHubs(hubs, dropped));
+    if (!news) return false;
+  }
+  CHAPTER_RETURN_IF_ERROR(engine_.Sync());
+  return dropped;
+}
+
+absl::StatusOr<bool> Replica::NoteHubs(const std::vector<KnownHub>& hubs, bool& dropped) {
+  WriteBatch batch;
+  std::set<NodeId> later;
+  for (const KnownHub& hub : hubs) {
+    if (hub.node == options_.node || hub.epoch == Epoch{}) continue;
+    HubEpochs epochs;
+    const std::string key = keys::HubEpochsOf(hub.node);
+    if (auto bytes = engine_.Get(Table::kMeta, key); bytes.ok()) {
+      epochs = DecodeHubEpochs(*bytes);
+    } else if (!absl::IsNotFound(bytes.status())) {
+      return bytes.status();
+    }
+    if (!epochs.Hear(hub.epoch)) continue;
+    later.insert(hub.node);
+    batch.Put(Table::kMeta, key, Encode(epochs));
+  }
+  if (later.empty()) return false;
+  if (!options_.hub) {
+    const std::string prefix(1, keys::kDroppedKind);
+    auto snapshot = engine_.NewSnapshot();
+    auto it = snapshot->NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
+    for (it->SeekToFirst(); it->Valid() && !dropped; it->Next()) {
+      CHAPTER_ASSIGN_OR_RETURN(const LeavingValue value, DecodeLeaving(it->value()));
+      dropped = later.contains(value.hub);
+    }
+    CHAPTER_RETURN_IF_ERROR(it->status());
+    if (dropped) batch.Put(Table::kMeta, keys::kCursorsVoid, "");
+  }
+  CHAPTER_RETURN_IF_ERROR(engine_.Write(batch));
+  if (options_.hub) {
+    for (const KnownHub& hub : hubs) {
+      if (later.contains(hub.node)) hubs_[hub.node] = hub.epoch;
+    }
+  }
+  return true;
+}
+
+absl::Status Replica::VoidCursors(WriteBatch& batch) const {
+  const std::string prefix(1, keys::kHubCursorKind);
+  auto snapshot = engine_.NewSnapshot();
+  auto it = snapshot->NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
+  for (it->SeekToFirst(); it->Valid(); it->Next()) batch.Delete(Table::kMeta, it->key());
+  return it->status();
 }
 
 absl::StatusOr<uint64_t> Replica::CountWaiting(const NodeId& hub) const {
@@ -637,7 +724,7 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
     }
     CHAPTER_RETURN_IF_ERROR(it->status());
     const bool writes_not_ours =
-        welcome.highest_clock > own_high &&
+        !options_.hub && welcome.highest_clock > own_high &&
         DecodeNumber(transaction.Get(Table::kMeta, keys::Stamp(welcome.highest_clock))) !=
             welcome.highest_hash &&
         !IsPlanted(Planted::kVersionsReused);
@@ -652,12 +739,12 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
       NewIdentity(true);
       // What the other one sent under the common id counted as this one's own, and was
       // passed over here.
-      const std::string cursors(1, keys::kHubCursorKind);
-      it = snapshot->NewIterator(Table::kMeta, cursors, keys::PrefixEnd(cursors));
-      for (it->SeekToFirst(); it->Valid(); it->Next()) batch.Delete(Table::kMeta, it->key());
-      CHAPTER_RETURN_IF_ERROR(it->status());
+      CHAPTER_RETURN_IF_ERROR(VoidCursors(batch));
       batch.Delete(Table::kMeta, keys::kAttempts);
-      CHAPTER_RETURN_IF_ERROR(StampAgain(transaction, told, own_high, old_id, true, again));
+      // A hub writes under an id of its own.
+      if (!options_.hub) {
+        CHAPTER_RETURN_IF_ERROR(StampAgain(transaction, told, own_high, old_id, true, again));
+      }
       joined.restart = true;
       joined.restart_reason = absl::StrCat(
           "the hub knows what was done as replica ", ToHex(old_id.value),
@@ -701,10 +788,18 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
     clock_.Observe(welcome.clock.hybrid);
 
     // A new epoch of the hub cancels the drops that wait for it.
-    const Epoch known{DecodeNumber(transaction.Get(Table::kMeta, keys::HubEpoch(hub.node)))};
+    CHAPTER_ASSIGN_OR_RETURN(const Epoch known, MeetHub(transaction, hub));
     if (known != hub.epoch) {
-      batch.Put(Table::kMeta, keys::HubEpoch(hub.node), EncodeNumber(hub.epoch.value));
-      const std::string prefix(1, keys::kLeavingKind);
+      std::string prefix(1, keys::kHubCursorKind);
+      it = snapshot->NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
+      for (it->SeekToFirst(); it->Valid(); it->Next()) {
+        const ReplicaId feed{Reader(it->key().substr(1)).BigEndian64()};
+        if (feed != hub.replica && SameLineage(feed, hub.replica)) {
+          batch.Delete(Table::kMeta, it->key());
+        }
+      }
+      CHAPTER_RETURN_IF_ERROR(it->status());
+      prefix = std::string(1, keys::kLeavingKind);
       it = snapshot->NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
       for (it->SeekToFirst(); it->Valid(); it->Next()) {
         CHAPTER_ASSIGN_OR_RETURN(const LeavingValue leaving, DecodeLeaving(it->value()));
@@ -978,6 +1073,19 @@ absl::StatusOr<FeedPage> Replica::ReadFeed(const FeedRequest& request) {
     std::set<EntityNumber> held_back;
     HybridTime sent;
     if (IsPlanted(Planted::kCursorByClock)) sent = HighestUpTo(*snapshot, request);
+    // What the hub has refused waits for its state, and gets a new place in the feed then.
+    std::set<RecordKey> refused;
+    if (!options_.hub) {
+      const std::string resets(1, keys::kResetKind);
+      auto reset = snapshot->NewIterator(Table::kMeta, resets, keys::PrefixEnd(resets));
+      for (reset->SeekToFirst(); reset->Valid(); reset->Next()) {
+        CHAPTER_ASSIGN_OR_RETURN(const ResetValue value, DecodeReset(reset->value()));
+        if (value.hub == request.peer.node && value.epoch == request.peer.epoch) {
+          refused.insert(Reader(reset->key().substr(1)).Key());
+        }
+      }
+      CHAPTER_RETURN_IF_ERROR(reset->status());
+    }
     size_t bytes = 0;
     auto it =
         snapshot->NewIterator(Table::kFeed, keys::Feed(request.scope, {request.after.value + 1}),
@@ -1039,7 +1147,7 @@ absl::StatusOr<FeedPage> Replica::ReadFeed(const FeedRequest& request) {
         entered = stored.meta.Position(request.scope)->entered > request.since;
       }
       const bool anew = sequence <= request.anew;
-      if (stored.meta.origin == request.peer.replica && !anew) {
+      if ((stored.meta.origin == request.peer.replica && !anew) || refused.contains(key)) {
         ++page.skipped;
         continue;
       }
@@ -1218,7 +1326,8 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
       auto decoded = DecodeLeaving(*bytes);
       if (!decoded.ok()) return refuse(RefusedRecord::Reason::kMalformed, "damaged");
       dropped = *std::move(decoded);
-      const Epoch now{DecodeNumber(transaction.Get(Table::kMeta, keys::HubEpoch(dropped.hub)))};
+      auto epochs = transaction.Get(Table::kMeta, keys::HubEpochsOf(dropped.hub));
+      const Epoch now = epochs.ok() ? DecodeHubEpochs(*epochs).latest() : Epoch{};
       if (now == dropped.epoch && !update->state.seen.CoversAll(dropped.seen) &&
           !IsPlanted(Planted::kTakenBackTooEarly)) {
         outcome.kind = Kind::kIgnored;
@@ -1273,8 +1382,8 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
   if (held == nullptr || mine.erased || IsPlanted(Planted::kPartialWithoutBase)) {
     update->whole = true;
   }
-  MergeResult merged = Merge(
-      mine, *update, {identity_.replica, std::max(clock_.last(), HybridTime::FromWall(WallMs()))});
+  MergeResult merged =
+      Merge(mine, *update, {Writer(), std::max(clock_.last(), HybridTime::FromWall(WallMs()))});
   for (const std::string& damage : merged.damage) {
     damage_.push_back(absl::StrCat("record ", key.id.ToString(), ": ", damage));
   }
@@ -1407,21 +1516,43 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
       later.state.conflicts.push_back(std::move(entry));
     }
   }
-  if (settlements > 0) {
-    absl::StrAppend(&refused.reason, " (with it went ", settlements, " settlements of conflicts)");
-  }
   // A hub that has gone back does not know them any more, and this node cannot tell what
   // they had replaced: an officer is to see them.
-  for (const Cell& cell : others) {
-    if (hub_state == nullptr || hub_seen.Covers(cell.version)) continue;
+  // The same where the record has left, once something was taken out: what is left shows
+  // less than it had seen, and would hide from the hub what the refused writes had replaced.
+  const bool left_with_gaps = hub_state == nullptr && !hub_seen.empty() && !refused.cells.empty();
+  const auto list_lost = [&](const CellPath& path, const std::optional<std::string>& value,
+                             const std::string& actor, HybridTime written_at) {
     lost.push_back(
         {.number = 0,
          .key = key,
-         .cells = {{cell.path, cell.value}},
-         .actor = cell.actor,
-         .reason = absl::StrCat("the hub has not got this write of ", cell.actor,
+         .cells = {{path, value}},
+         .actor = actor,
+         .reason = absl::StrCat("the hub has not got this write of ", actor,
                                 ", and refused what was written with it: ", refusal.message),
-         .written_at = cell.version.time});
+         .written_at = written_at});
+  };
+  if (hub_state != nullptr || left_with_gaps) {
+    for (const Cell& cell : others) {
+      if (hub_seen.Covers(cell.version)) continue;
+      list_lost(cell.path, cell.value, cell.actor, cell.version.time);
+    }
+  }
+  if (left_with_gaps) {
+    std::erase_if(later.state.conflicts, [&](const ConflictEntry& entry) {
+      const bool known = hub_seen.Covers(entry.lost_version);
+      if (!known) {
+        list_lost(entry.path, entry.lost_value, entry.lost_actor, entry.lost_version.time);
+      }
+      for (const SettlementEntry& s : entry.settlements) settlements += !hub_seen.Covers(s.version);
+      return !known;
+    });
+    if (!later.state.cells.empty()) {
+      std::erase_if(others, [&](const Cell& cell) { return !hub_seen.Covers(cell.version); });
+    }
+  }
+  if (settlements > 0) {
+    absl::StrAppend(&refused.reason, " (with it went ", settlements, " settlements of conflicts)");
   }
   // To have seen a later write of an id is to have seen all before it: what was refused
   // would count as replaced if it came back, from a backup or by way of another hub.
@@ -1464,16 +1595,21 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
   if (hub_state == nullptr) {
     // A hub that has never had it, or has lost it, gets what others wrote; to one where it
     // has left there is nothing to send but later writes.
-    const bool known = !hub_seen.empty() &&
-                       std::all_of(others.begin(), others.end(),
-                                   [&](const Cell& cell) { return hub_seen.Covers(cell.version); });
+    const bool known =
+        left_with_gaps ||
+        (!hub_seen.empty() && std::all_of(others.begin(), others.end(), [&](const Cell& cell) {
+          return hub_seen.Covers(cell.version);
+        }));
     // What was refused as it is now would be so again.
     const bool again = !known && !taken_out.empty();
     if (later.state.cells.empty() && !again) held->meta.origin = hub.replica;
     for (Cell& cell : later.state.cells) others.push_back(std::move(cell));
     if (others.empty()) return transaction.Remove(key);
+    // Also of others it claims no more than the hub does, or it shows: what a refused write
+    // had replaced is not here any more.
     Seen& seen = held->record.seen;
-    for (const ReplicaId& id : taken_out) seen.Set(id, hub_seen.Get(id));
+    const Seen claimed = seen;
+    for (const auto& [id, time] : claimed.entries()) seen.Set(id, std::min(time, hub_seen.Get(id)));
     for (const Cell& cell : others) seen.Advance(cell.version);
     std::sort(others.begin(), others.end(),
               [](const Cell& a, const Cell& b) { return a.path < b.path; });
@@ -1591,6 +1727,7 @@ absl::StatusOr<ApplyResult> Replica::Apply(const ApplyRequest& request) {
       leaving_[left.key] = Encode(leaving);
     }
     CHAPTER_RETURN_IF_ERROR(transaction.Place());
+    if (options_.hub) NoteHighest(transaction, result.outcomes);
     if (options_.hub && !peer.hub) AnswerPusher(transaction, request, result);
     CHAPTER_RETURN_IF_ERROR(transaction.Place());
 
@@ -1630,22 +1767,10 @@ void Replica::AnswerPusher(Transaction& transaction, const ApplyRequest& request
                            ApplyResult& result) {
   const PeerIdentity& peer = request.peer;
   const Scope* chapter = ChapterScope(peer);
-  HybridTime highest;
-  uint64_t hash = 0;
-  for (size_t i = 0; i < result.outcomes.size(); ++i) {
-    RecordOutcome& outcome = result.outcomes[i];
+  for (RecordOutcome& outcome : result.outcomes) {
     if (outcome.kind != RecordOutcome::Kind::kTaken) continue;
     StoredRecord* stored = transaction.Find(outcome.key);
     if (stored == nullptr) continue;
-    const auto note = [&](const Version& version) {
-      if (version.replica != peer.replica || version.time <= highest) return;
-      highest = version.time;
-      hash = StampHash(outcome.key, version);
-    };
-    for (const Cell& cell : stored->record.cells) note(cell.version);
-    for (const ConflictEntry& entry : stored->record.conflicts) {
-      for (const SettlementEntry& settlement : entry.settlements) note(settlement.version);
-    }
     if (stored->record.erased) {
       // Also where it was the leader that was erased.
       if (stored->meta.origin != peer.replica) outcome.answer = true;
@@ -1680,16 +1805,41 @@ void Replica::AnswerPusher(Transaction& transaction, const ApplyRequest& request
       if (!to_come) transaction.Touch(outcome.key);
     }
   }
-  if (highest == HybridTime{}) return;
-  const std::string key = keys::Highest(peer.replica);
-  if (auto known = transaction.Get(Table::kMeta, key);
-      known.ok() && HybridTime{Reader(*known).Fixed64()} >= highest) {
-    return;
+}
+
+// Whoever brought them: a node that goes back, or a clone, meets here what was written under
+// its id, also where this hub has gone back itself and got it from others.
+void Replica::NoteHighest(Transaction& transaction, const std::vector<RecordOutcome>& outcomes) {
+  struct Stamped {
+    HybridTime time;
+    uint64_t hash = 0;
+  };
+  std::map<ReplicaId, Stamped> highest;
+  for (const RecordOutcome& outcome : outcomes) {
+    if (outcome.kind != RecordOutcome::Kind::kTaken) continue;
+    const StoredRecord* stored = transaction.Find(outcome.key);
+    if (stored == nullptr) continue;
+    const auto note = [&](const Version& version) {
+      Stamped& known = highest[version.replica];
+      if (version.time <= known.time) return;
+      known = {version.time, StampHash(outcome.key, version)};
+    };
+    for (const Cell& cell : stored->record.cells) note(cell.version);
+    for (const ConflictEntry& entry : stored->record.conflicts) {
+      for (const SettlementEntry& settlement : entry.settlements) note(settlement.version);
+    }
   }
-  std::string value;
-  AppendFixed64(highest.ticks, value);
-  AppendFixed64(hash, value);
-  transaction.batch().Put(Table::kMeta, key, value);
+  for (const auto& [replica, stamped] : highest) {
+    const std::string key = keys::Highest(replica);
+    if (auto known = transaction.Get(Table::kMeta, key);
+        known.ok() && HybridTime{Reader(*known).Fixed64()} >= stamped.time) {
+      continue;
+    }
+    std::string value;
+    AppendFixed64(stamped.time.ticks, value);
+    AppendFixed64(stamped.hash, value);
+    transaction.batch().Put(Table::kMeta, key, value);
+  }
 }
 
 absl::StatusOr<AcknowledgeResult> Replica::Acknowledge(const AcknowledgeRequest& request) {

@@ -269,10 +269,12 @@ void Transaction::SealPositions(Entry& entry, Sequence sequence, const std::stri
       moved.insert(scope);
     }
     const bool unplaced = entry.placement.empty();
+    // While it had no place, feeds passed over it, also where they were to tell that it left.
+    const bool found_place = entry.existed && !unplaced && entry.before.meta.unplaced();
     for (ScopePosition& position : positions) {
       if (entry.placement.contains(position.scope)) continue;
       // Holders are told once it is known where else the record is.
-      if (position.left && (unplaced || !position.withheld)) continue;
+      if (position.left && !found_place) continue;
       position.left = true;
       position.withheld = unplaced;
       moved.insert(position.scope);

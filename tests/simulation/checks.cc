@@ -51,7 +51,24 @@ const char* KindOf(const v1::SyncMessage& message) {
 
 std::string ShortText(const v1::SyncMessage& message) {
   std::string out = KindOf(message);
-  if (message.has_changes()) {
+  const auto cursor_text = [](const v1::Cursor& cursor) {
+    return absl::StrCat(" '", cursor.scope(), "' ", cursor.sequence(), " of ",
+                        storage::ToHex(cursor.replica()), "/", storage::ToHex(cursor.epoch()));
+  };
+  if (message.has_hello()) {
+    const v1::Hello& hello = message.hello();
+    absl::StrAppend(&out, " as ", storage::ToHex(hello.replica()), "/",
+                    storage::ToHex(hello.epoch()), ", has");
+    for (const v1::Cursor& cursor : hello.cursors()) absl::StrAppend(&out, cursor_text(cursor));
+  } else if (message.has_welcome()) {
+    const v1::Welcome& welcome = message.welcome();
+    absl::StrAppend(&out, " as ", storage::ToHex(welcome.replica()), "/",
+                    storage::ToHex(welcome.epoch()), ", has", cursor_text(welcome.cursor()),
+                    ", sends from");
+    for (const v1::Cursor& cursor : welcome.resume()) {
+      absl::StrAppend(&out, " '", cursor.scope(), "' ", cursor.sequence());
+    }
+  } else if (message.has_changes()) {
     const v1::Changes& changes = message.changes();
     absl::StrAppend(&out, " '", changes.scope(), "' ", changes.previous(), "-", changes.last());
     const auto records = node::UnpackRecords(changes);
@@ -118,9 +135,10 @@ bool Meet(const std::set<std::string>& a, const std::set<std::string>& b) {
 
 void Federation::Look(size_t number) {
   Site& site = *sites_[number];
+  site.replica_id = site.life->replica->replica_id().value;
   if (site.unaware_as && site.life->replica->replica_id().value != *site.unaware_as) {
     site.unaware_as.reset();
-    if (site.options.hub) ledger_.ExcuseWritesOf(number, "");
+    site.epochs.insert(site.life->replica->epoch().value);
     report_.counts.Add("found out", site.options.hub ? "a hub's rollback" : "a node's rollback");
   }
   if (site.changed.empty()) return;
@@ -160,6 +178,10 @@ void Federation::Watched(size_t number) {
     for (const auto& [replica, time] : stored->record.seen.entries()) {
       absl::StrAppend(&text, " ", time.ticks >> 16, ".", time.ticks & 0xffff, "@",
                       storage::ToHex(replica.value));
+    }
+    for (const storage::ScopePosition& position : stored->meta.scopes) {
+      absl::StrAppend(&text, position.left ? " left " : " in ", position.scope.name, "/",
+                      position.at.value, position.withheld ? " withheld" : "");
     }
   } else {
     absl::StrAppend(&text, "no ", options_.watch);

@@ -25,6 +25,11 @@ namespace {
 
 constexpr char kActor[] = "officer";
 constexpr int kAgainAtOnceMax = 3;
+// The hub does not know what the node had told before.
+constexpr char kBothWentBack[] = "of a node that went back when its hub did, and neither knew";
+// What was not told stays under that id, and both write their own under one version.
+constexpr char kSharedUntold[] =
+    "of an id that a clone used as well, when one of them was restored";
 
 // Streams of random numbers, by purpose.
 enum Purpose : uint64_t { kNetwork = 1, kExecutor = 2, kFaults = 3, kSites = 100 };
@@ -217,6 +222,12 @@ void Federation::Start(size_t number) {
   }
   life->replica = *std::move(replica);
   site.started = true;
+  site.replica_id = life->replica->replica_id().value;
+  const uint64_t epoch = life->replica->epoch().value;
+  if (!site.epochs.insert(epoch).second && site.copied) {
+    Fail(absl::StrCat(site.name, " was restored or copied, and goes on in epoch ",
+                      storage::ToHex(epoch)));
+  }
   site.copied = false;
   life->executor = std::make_shared<SiteExecutor>(*this, number);
   life->subscription =
@@ -236,6 +247,9 @@ void Federation::Start(size_t number) {
   const uint64_t life_number = life->number;
   if (std::exchange(site.went_back_unawares, false)) {
     site.unaware_as = life->replica->replica_id().value;
+    if (std::exchange(site.not_to_be_found_out, false)) {
+      ledger_.ExcuseWritesUnder(*site.unaware_as, kBothWentBack);
+    }
   }
   site.life = std::move(life);
   Log(absl::StrCat(site.name, " starts as ", storage::ToHex(site.life->replica->replica_id().value),
@@ -396,7 +410,7 @@ void Federation::Dial(size_t number, size_t index) {
     Client& self = sites_[number]->clients[index];
     if (self.dial != dial || !view.ready || self.ready) return;
     self.ready = true;
-    self.ready_since_ms = scheduler_.now_ms();
+    self.ready_since_ms = self.met_ms = scheduler_.now_ms();
     self.again_at_once = 0;
   };
   dials.ended = [this, number, index, dial](const absl::Status& status, bool again) {
@@ -481,7 +495,7 @@ bool Federation::Made(size_t number, const absl::Status& status) {
 }
 
 Ledger::Writer Federation::Writer(size_t number) const {
-  return {number, sites_[number]->life->replica->replica_id().value};
+  return {number, sites_[number]->life->replica->writer_id().value};
 }
 
 bool Federation::Put(size_t number, const std::vector<Edit>& edits) {
@@ -754,20 +768,33 @@ void Federation::GoBack(size_t number, Aware aware) {
   site.from_the_past = true;
   site.went_back_ms = scheduler_.now_ms();
   if (site.options.hub) {
+    ledger_.HubWentBack();
+    // It may not know any more that one of two computers of an id has been there.
+    std::map<uint64_t, size_t> users;
+    for (const auto& other : sites_) {
+      ++users[other->replica_id];
+      if (other->unaware_as) ledger_.ExcuseWritesUnder(*other->unaware_as, kBothWentBack);
+      other->not_to_be_found_out |= other->went_back_unawares;
+    }
+    for (const auto& [id, count] : users) {
+      if (count > 1) ledger_.ExcuseWritesUnder(id, "a clone, not found out before a hub went back");
+    }
     // What it had stored and told others, but not yet acknowledged, its writers take for
     // unknown.
     for (const auto& other : sites_) ledger_.AllowAlarms(other->number);
   }
   NoteStampsOfCopies(number);
   if (aware == Aware::kYes) {
+    if (SharesId(site)) ledger_.ExcuseWritesUnder(site.replica_id, kSharedUntold);
     site.copied = true;
     ledger_.MustTakeNewId(number, number);
   } else {
-    ledger_.Twins(number, number);
-    ledger_.MayUseOldIds(number);
     site.went_back_unawares = true;
-    if (site.options.hub) {
-      ledger_.ExcuseWritesOf(number, "written by a hub that did not know that it went back");
+    if (!site.options.hub) {
+      const Client& client = site.clients.front();
+      site.not_to_be_found_out = sites_[client.target]->went_back_ms > client.met_ms;
+      ledger_.Twins(number, number);
+      ledger_.MayUseOldIds(number);
     }
   }
   StartLater(number, fault_random_.Between(10, 2000));
@@ -775,7 +802,8 @@ void Federation::GoBack(size_t number, Aware aware) {
 
 // What it has not told stands under versions that another may have used, or will.
 bool Federation::SharesId(const Site& site) {
-  return site.has_twin || site.went_back_unawares || site.unaware_as.has_value();
+  return !site.options.hub &&
+         (site.has_twin || site.went_back_unawares || site.unaware_as.has_value());
 }
 
 std::optional<size_t> Federation::Copy(size_t number, Aware aware, const std::string& name) {
@@ -798,14 +826,14 @@ std::optional<size_t> Federation::Copy(size_t number, Aware aware, const std::st
   site->disk.PutImage(*image);
   site->started = true;
   site->copied = aware == Aware::kYes;
+  site->epochs = original.epochs;
+  site->replica_id = original.replica_id;
   Log(absl::StrCat(original.name,
                    aware == Aware::kYes ? "'s folder is copied to " : " is cloned as ",
                    site->name));
   site->from_the_past = original.from_the_past = true;
   if (aware == Aware::kYes && SharesId(original)) {
-    std::vector<PlainRecords> keep;
-    ledger_.Excuse(ReadAll(number), Others(number, keep),
-                   "not told before it was copied, under an id that another used");
+    ledger_.ExcuseWritesUnder(original.replica_id, kSharedUntold);
   }
   const size_t copy = AddSite(std::move(site));
   NoteStampsOfCopies(number);

@@ -186,6 +186,7 @@ class Federation {
     bool busy = false;
     bool ready = false;
     std::optional<uint64_t> ready_since_ms;
+    uint64_t met_ms = 0;  // when it was last ready
     int again_at_once = 0;
     node::BackOff back_off;
   };
@@ -219,8 +220,11 @@ class Federation {
     bool disk_at_fault = false;            // errors are to be expected
     std::optional<uint64_t> went_back_ms;  // the last time
     bool went_back_unawares = false;       // since its last start
+    bool not_to_be_found_out = false;      // and its hub does not know more
     // It went back without knowing: until it takes another id.
     std::optional<uint64_t> unaware_as;
+    uint64_t replica_id = 0;      // as when it was last looked at
+    std::set<uint64_t> epochs;    // that it, or what it was copied from, has begun
     std::vector<Client> clients;  // a node has one, for its hub
     std::vector<Backup> backups;
     std::set<std::string> changed;  // records to look at

@@ -41,6 +41,15 @@ bool Settled(const PlainRecord& record, const PlainWrite& write) {
   return found;
 }
 
+// Whether it holds there for certain: another entry of the value may be settled by itself.
+bool SettledForCertain(const PlainRecord& record, const PlainWrite& write) {
+  return record.erased ||
+         std::any_of(record.log.begin(), record.log.end(), [&](const PlainEntry& entry) {
+           return entry.path == write.path && !entry.open &&
+                  write.closed.contains(entry.lost_stamp);
+         });
+}
+
 // What kind of conflict an entry tells of.
 const char* KindOf(const PlainEntry& entry) {
   if (entry.path.empty()) {
@@ -291,6 +300,13 @@ void Ledger::FollowStamps(History& history, const PlainRecord& before, const Pla
     if (old == before.cells.end() || old->second.value != cell.value) continue;
     follow(path, old->second.stamp, cell.stamp);
   }
+  for (const auto& [where, number] : history.by_stamp) {
+    const auto claims = [&stamp = where.second](const PlainRecord& record) {
+      const auto known = record.seen.find(stamp.replica);
+      return known != record.seen.end() && known->second >= stamp.time;
+    };
+    if (claims(before) && !claims(now)) history.writes[number].stamped_again = true;
+  }
   const auto in_log = [](const PlainRecord& record, const PlainEntry& entry) {
     return std::any_of(record.log.begin(), record.log.end(), [&](const PlainEntry& e) {
       return e.path == entry.path && e.lost_stamp == entry.lost_stamp;
@@ -425,7 +441,7 @@ void Ledger::Excuse(const PlainRecords& records, const std::vector<const PlainRe
         case PlainWrite::Kind::kSettle:
           lost = Settled(record, write) &&
                  std::none_of(states.begin(), states.end(),
-                              [&](const PlainRecord* r) { return Settled(*r, write); });
+                              [&](const PlainRecord* r) { return SettledForCertain(*r, write); });
           break;
         case PlainWrite::Kind::kErase:
           lost = record.erased && !erased_elsewhere;
@@ -450,7 +466,9 @@ std::vector<size_t> Ledger::EqualsOf(const History& history, size_t number) cons
   if (same == history.by_value.end()) return equals;
   for (const size_t other : same->second) {
     const PlainWrite& twin = history.writes[other];
-    if (other == number || twin.past.Has(number) || write.past.Has(other)) continue;
+    if (other == number || twin.past.Has(number)) continue;
+    // Under its later stamp it is another write, that came from a backup.
+    if (write.past.Has(other) && !twin.stamped_again) continue;
     if (twin.acknowledged || twin.observed) equals.push_back(other);
   }
   return equals;
@@ -517,16 +535,19 @@ void Ledger::CheckAll(const PlainRecords& records) {
       if (ending.empty() && refused != refused_.end() && refused->second.contains(number)) {
         ending = "refused and shown";
       }
+      // What other computers had settled goes with it where the hub has lost it.
+      const auto& refusers = history.refused_settlements;
       if (ending.empty() && write.kind == PlainWrite::Kind::kSettle &&
-          history.refused_settlements.contains(write.site)) {
+          (refusers.contains(write.site) || (hub_went_back_ && !refusers.empty()))) {
         ending = "refused and shown";
       }
       if (!ending.empty()) {
         ++endings_[ending];
         continue;
       }
-      if (!write.excuse.empty()) {
-        ++losses_allowed_[write.excuse];
+      const auto id = excused_ids_.find(write.stamp ? write.stamp->replica : write.replica);
+      if (!write.excuse.empty() || id != excused_ids_.end()) {
+        ++losses_allowed_[write.excuse.empty() ? id->second : write.excuse];
         continue;
       }
       if (write.kind == PlainWrite::Kind::kSettle && FoundAgain(history, write)) {

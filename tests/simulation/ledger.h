@@ -51,6 +51,8 @@ struct PlainWrite {
   bool acknowledged = false;
   bool unique = false;    // no other write of the record has this value
   bool observed = false;  // seen at some replica
+  // Got another stamp at a computer that does not claim any more to have seen the first, or is
+  // not claimed any more after a refusal.
   bool stamped_again = false;
   uint64_t replica = 0;  // the id that its replica had
   std::optional<Stamp> stamp;
@@ -112,8 +114,12 @@ class Ledger {
   // What only `records` had, and none of `others` has, may be lost.
   void Excuse(const PlainRecords& records, const std::vector<const PlainRecords*>& others,
               const std::string& why);
+  // A hub's disk has gone back.
+  void HubWentBack() { hub_went_back_ = true; }
   // Whatever `site` writes from now on may be lost, until `why` is empty.
   void ExcuseWritesOf(size_t site, const std::string& why) { excused_sites_[site] = why; }
+  // The same of whatever is written under this replica id, before or after, by anybody.
+  void ExcuseWritesUnder(uint64_t replica, const std::string& why) { excused_ids_[replica] = why; }
   // Two computers believe to be one: alarms over what either wrote are allowed, and
   // both may write under one id for a while.
   void Twins(size_t site, size_t twin);
@@ -184,7 +190,9 @@ class Ledger {
   const std::function<void(const std::string&)> fail_;
   std::map<std::string, History> histories_;
   std::map<size_t, SiteMemory> memory_;
+  bool hub_went_back_ = false;
   std::map<size_t, std::string> excused_sites_;
+  std::map<uint64_t, std::string> excused_ids_;
   std::set<size_t> alarms_allowed_of_;
   std::map<uint64_t, size_t> owner_;  // of a replica id: the site that wrote under it
   std::map<Stamp, std::pair<size_t, std::string>> stamps_;

@@ -161,6 +161,7 @@ PlainRecord ToPlain(const storage::Record& record) {
     }
     out.log.push_back(std::move(plain));
   }
+  for (const auto& [replica, time] : record.seen.entries()) out.seen[replica.value] = time.ticks;
   return out;
 }
 

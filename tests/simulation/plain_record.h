@@ -68,6 +68,8 @@ struct PlainRecord {
   bool erased = false;
   std::map<std::string, PlainCell> cells;  // by path: "" existence, "3", "5/blue"
   std::vector<PlainEntry> log;
+  // By replica id: up to which clock it claims to have seen writes. Not in Text.
+  std::map<uint64_t, uint64_t> seen;
 
   // Deleted unless some field was written after the deletion.
   bool Live() const;

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// In which epochs a replica has met another hub, or heard of it. A hub whose disk
+// goes back begins a new epoch. Epochs have no order of their own: later is what
+// was met later, and what another hub tells of that is not known here. Pure.
+#ifndef CHAPTERSYNC_STORAGE_REPLICA_HUB_EPOCHS_H_
+#define CHAPTERSYNC_STORAGE_REPLICA_HUB_EPOCHS_H_
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "storage/core/types.h"
+
+namespace chaptersync::storage {
+
+struct HubEpochs {
+  Epoch met;                   // the last in which this replica met the hub; 0: never
+  Epoch heard;                 // a later one, as another hub says; 0: none
+  std::vector<Epoch> earlier;  // those met before `met`, at most kHubEpochsKept
+
+  Epoch latest() const { return heard != Epoch{} ? heard : met; }
+  // The hub itself is in `epoch` now.
+  void Meet(Epoch epoch);
+  // Another hub says so. False where that is no news.
+  bool Hear(Epoch epoch);
+};
+
+std::string Encode(const HubEpochs& value);
+// What cannot be read counts as never met.
+HubEpochs DecodeHubEpochs(std::string_view bytes);
+
+}  // namespace chaptersync::storage
+
+#endif  // CHAPTERSYNC_STORAGE_REPLICA_HUB_EPOCHS_H_
