@@ -84,6 +84,9 @@ bool Loopback::Step() {
 std::vector<std::string> Loopback::TakeNotes() {
   std::vector<std::string> notes = sides_[kInitiator].session.TakeNotes();
   for (std::string& note : sides_[kAcceptor].session.TakeNotes()) notes.push_back(std::move(note));
+  for (Side& side : sides_) {
+    for (std::string& damage : side.session.TakeDamage()) notes.push_back(std::move(damage));
+  }
   return notes;
 }
 

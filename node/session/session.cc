@@ -58,6 +58,8 @@ bool Session::Check(const absl::Status& status) {
 
 std::vector<std::string> Session::TakeNotes() { return std::exchange(notes_, {}); }
 
+std::vector<std::string> Session::TakeDamage() { return std::exchange(damage_, {}); }
+
 bool Session::quiet() const {
   if (state_ != State::kReady || !inbox_.empty() || busy_ != Busy::kNo || !in_flight_.empty() ||
       !wanted_.empty()) {
@@ -489,7 +491,7 @@ void Session::TakeLeft(const v1::Left& left) {
 void Session::On(const Applied& event) {
   if (!Check(event.result.status())) return;
   const storage::ApplyResult& result = *event.result;
-  notes_.insert(notes_.end(), result.damage.begin(), result.damage.end());
+  damage_.insert(damage_.end(), result.damage.begin(), result.damage.end());
   counts_.conflicts_found += result.conflicts_found;
   if (result.identity_changed) {
     return End(absl::AbortedError("writing under a new replica id from now on"), true);

@@ -233,8 +233,10 @@ class Session {
   const std::vector<storage::FeedCursor>& peer_ends() const { return peer_ends_; }
   // Entities whose records wait until the peer knows them.
   const std::set<storage::EntityNumber>& held_back() const { return held_back_; }
-  // What cannot come from a right history, and refusals; for the log. Empties it.
+  // What a reader of the log should know. Empties it.
   std::vector<std::string> TakeNotes();
+  // What cannot come from a right history: a defect, a damaged disk, or a clone. Empties it.
+  std::vector<std::string> TakeDamage();
 
  private:
   enum class State : uint8_t { kNew, kHello, kReady, kEnded };
@@ -363,6 +365,7 @@ class Session {
   std::vector<storage::FeedCursor> peer_ends_;
   std::set<storage::EntityNumber> held_back_;
   std::vector<std::string> notes_;
+  std::vector<std::string> damage_;
   SessionCounts counts_;
 };
 

@@ -15,6 +15,24 @@ namespace {
 
 std::string Text(const absl::Status& status) { return status.ToString(); }
 
+// How much the end of a session is worth to whoever reads the log. Networks break and hubs
+// restart; but where this side could not go on with what it got, or with its own data, a
+// program or a disk is at fault.
+spdlog::level::level_enum LevelOf(const absl::Status& why, bool ended_here) {
+  switch (why.code()) {
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kInternal:
+    case absl::StatusCode::kDataLoss:
+    case absl::StatusCode::kUnknown:
+      return ended_here ? spdlog::level::err : spdlog::level::warn;
+    case absl::StatusCode::kPermissionDenied:
+    case absl::StatusCode::kFailedPrecondition:
+      return spdlog::level::warn;
+    default:
+      return spdlog::level::info;
+  }
+}
+
 }  // namespace
 
 SessionHost::SessionHost(SessionGroup& group, uint64_t serial, SessionHostOptions options)
@@ -129,6 +147,9 @@ void SessionHost::Handle(Event event) {
   for (const std::string& note : session_.TakeNotes()) {
     spdlog::info("session {:016x} with {}: {}", session_.id(), options_.name, note);
   }
+  for (const std::string& damage : session_.TakeDamage()) {
+    spdlog::error("session {:016x} with {}: damage: {}", session_.id(), options_.name, damage);
+  }
   Publish();
   MaybeRead();
 }
@@ -215,8 +236,9 @@ void SessionHost::Over(const absl::Status& status) {
   const absl::Status why = ended_here ? end_status_ : status;
   over_ = true;
   view_.ready = false;
-  spdlog::info("session {:016x} with {}: ended: {}; {} records sent, {} received", session_.id(),
-               options_.name, Text(why), view_.counts.records_sent, view_.counts.records_received);
+  spdlog::log(LevelOf(why, ended_here),
+              "session {:016x} with {}: ended: {}; {} records sent, {} received", session_.id(),
+              options_.name, Text(why), view_.counts.records_sent, view_.counts.records_received);
   const auto ended = std::exchange(options_.ended, nullptr);
   options_.progress = nullptr;
   options_.authorize = nullptr;

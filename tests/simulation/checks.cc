@@ -631,6 +631,9 @@ void Federation::BeginWithPuppet(size_t number, const std::shared_ptr<Line>& lin
   node::SessionHostOptions accepts;
   accepts.name = "a stranger";
   accepts.config = ConfigOf(hub, false);
+  // Before the stranger's Hello, which names session 0, and after it.
+  nonsense_sessions_.insert(accepts.config.id);
+  nonsense_sessions_.insert(0);
   accepts.authorize = [welcome](const node::Authorize&, storage::ReplicaId,
                                 const std::function<void(node::Authorized)>& done) {
     if (!welcome) return done({absl::PermissionDeniedError("not enrolled"), {}});
@@ -650,6 +653,7 @@ void Federation::NonsenseToNode(size_t number) {
   Client& client = site.clients.front();
   if (client.line == nullptr || site.life == nullptr) return;
   // What comes next on its stream, in the hub's name.
+  nonsense_sessions_.insert(client.session);
   client.line->Inject(kAcceptor, Nonsense(fault_random_, false));
 }
 

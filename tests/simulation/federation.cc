@@ -9,6 +9,9 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include <spdlog/details/null_mutex.h>
+#include <spdlog/sinks/base_sink.h>
+#include <spdlog/spdlog.h>
 
 #include "storage/core/record_codec.h"
 #include "storage/core/status.h"
@@ -91,6 +94,7 @@ class Federation::SiteExecutor final : public node::Executor,
     federation_.scheduler_.After(wait_ms, [self = shared_from_this(), number] {
       const auto taken = self->strands_.extract(number);
       if (taken.empty()) return;
+      self->federation_.running_ = self->site_;
       taken.mapped()->RunOne();
       self->federation_.AfterTask(self->site_);
     });
@@ -123,15 +127,41 @@ class Federation::SiteEnvironment final : public storage::Environment {
   simulation::Random random_;
 };
 
+// Of a federation's thread: what its programs log at error level.
+class Federation::LogSink final : public spdlog::sinks::base_sink<spdlog::details::null_mutex> {
+ public:
+  static inline thread_local Federation* federation = nullptr;
+
+  // Once in a process: the product logs through spdlog's default logger.
+  static void Install() {
+    [[maybe_unused]] static const bool installed = [] {
+      auto logger = std::make_shared<spdlog::logger>("simulated", std::make_shared<LogSink>());
+      logger->set_level(spdlog::level::err);
+      spdlog::set_default_logger(std::move(logger));
+      return true;
+    }();
+  }
+
+ protected:
+  void sink_it_(const spdlog::details::log_msg& line) override {
+    if (federation != nullptr) federation->ErrorLogged({line.payload.data(), line.payload.size()});
+  }
+  void flush_() override {}
+};
+
 Federation::Federation(const Options& options, Limits limits)
     : options_(options),
       limits_(limits),
       network_random_(options.seed, Purpose::kNetwork),
       executor_random_(options.seed, Purpose::kExecutor),
       fault_random_(options.seed, Purpose::kFaults),
-      ledger_([this](const std::string& what) { Fail(what); }) {}
+      ledger_([this](const std::string& what) { Fail(what); }) {
+  LogSink::Install();
+  LogSink::federation = this;
+}
 
 Federation::~Federation() {
+  LogSink::federation = nullptr;
   for (const auto& site : sites_) {
     if (site->life != nullptr) Stop(site->number, 0);
   }
@@ -405,6 +435,7 @@ void Federation::Dial(size_t number, size_t index) {
   SessionHostOptions dials;
   dials.name = hub.name;
   dials.config = ConfigOf(site, true);
+  client.session = dials.config.id;
   dials.backlog_bytes_max = limits_.backlog_bytes_max;
   dials.progress = [this, number, index, dial](const node::SessionView& view) {
     Client& self = sites_[number]->clients[index];
@@ -752,6 +783,7 @@ void Federation::TakeBackup(size_t number) {
 void Federation::GoBack(size_t number, Aware aware) {
   Site& site = *sites_[number];
   const Backup& backup = fault_random_.Pick(site.backups);
+  past_changed_ = true;
   Log(absl::StrCat(site.name, aware == Aware::kYes ? " is restored" : " goes back unawares", " to ",
                    backup.at_ms, " ms"));
   NoteRefused(number);
@@ -828,6 +860,7 @@ std::optional<size_t> Federation::Copy(size_t number, Aware aware, const std::st
   site->copied = aware == Aware::kYes;
   site->epochs = original.epochs;
   site->replica_id = original.replica_id;
+  past_changed_ = true;
   Log(absl::StrCat(original.name,
                    aware == Aware::kYes ? "'s folder is copied to " : " is cloned as ",
                    site->name));
@@ -940,6 +973,24 @@ void Federation::Log(const std::string& line) {
   if (absl::EndsWith(text, ": Pulse")) return;
   last_events_.push_back(text);
   if (last_events_.size() > 60) last_events_.pop_front();
+}
+
+// Each line must have its fault: a disk's, what a stranger said, or a history that cannot be
+// right, as two computers wrote it under one id.
+void Federation::ErrorLogged(const std::string& line) {
+  const Site& site = *sites_[running_];
+  if (site.disk_at_fault || site.disk.broken() || !site.disk.powered()) {
+    return report_.counts.Add("error logged", "after a disk's fault");
+  }
+  for (const uint64_t session : nonsense_sessions_) {
+    if (absl::StrContains(line, storage::ToHex(session))) {
+      return report_.counts.Add("error logged", "after nonsense");
+    }
+  }
+  if (past_changed_ && absl::StrContains(line, ": damage: ")) {
+    return report_.counts.Add("error logged", "of a history that cannot be right");
+  }
+  Fail(absl::StrCat(site.name, " logs an error that no fault explains: ", line));
 }
 
 void Federation::CountFault(Fault fault) {

@@ -183,6 +183,7 @@ class Federation {
     std::shared_ptr<Line> line;  // the stream under way
     uint64_t dial = 0;           // counts them: what an earlier one reports is old news
     uint64_t began_ms = 0;       // the last
+    uint64_t session = 0;        // the last
     bool busy = false;
     bool ready = false;
     std::optional<uint64_t> ready_since_ms;
@@ -284,6 +285,9 @@ class Federation {
   static bool SharesId(const Site& site);
   std::shared_ptr<Line> MakeLine(const std::shared_ptr<Watch>& watch);
   v1::SyncMessage Nonsense(Random& random, bool to_hub);
+  // What a program wrote into its log at error level.
+  class LogSink;
+  void ErrorLogged(const std::string& line);
   void BeginWithPuppet(size_t hub, const std::shared_ptr<Line>& line, bool welcome);
 
   const Options options_;
@@ -308,6 +312,10 @@ class Federation {
   };
   std::map<uint64_t, OpenLine> lines_;
   uint64_t line_last_ = 0;
+  size_t running_ = 0;  // the site whose task runs
+  // Sessions into which nonsense was sent.
+  std::set<uint64_t> nonsense_sessions_;
+  bool past_changed_ = false;     // a computer was cloned, or went back
   uint64_t last_message_ms_ = 0;  // that was no heartbeat
 };
 

@@ -19,7 +19,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include <CLI/CLI.hpp>
-#include <spdlog/spdlog.h>
 
 #include "storage/core/planted.h"
 #include "tests/simulation/plan.h"
@@ -304,7 +303,6 @@ int Main(int argc, char** argv) {
     storage::Plant(defect);
   }
 #endif
-  spdlog::set_level(spdlog::level::off);
   if (!arguments.plans.empty()) return RunPlans(arguments);
   return arguments.seeds.empty() ? RunOne(arguments) : RunSeeds(arguments);
 }

@@ -161,7 +161,6 @@ TEST(SchedulerTest, GoesByTimeThenByArrival) {
 
 // What the promise of replay rests on; whole runs are compared by simulation_replays.
 TEST(SimulateTest, LogAndHashAreTheSameAgain) {
-  spdlog::set_level(spdlog::level::off);
   const Options options{.seed = 11, .steps = 150};
   std::vector<std::string> once;
   std::vector<std::string> twice;
@@ -173,6 +172,19 @@ TEST(SimulateTest, LogAndHashAreTheSameAgain) {
   EXPECT_GE(first.steps, 150);
   EXPECT_NE(first.hash, Simulate({.seed = 12, .steps = 150}).hash);
   EXPECT_EQ(first.hash, Simulate(options).hash) << "a listener changes the run";
+}
+
+TEST(SimulateTest, AnErrorInALogThatNoFaultExplainsFailsTheRun) {
+  const Options options{.seed = 11, .steps = 150};
+  EXPECT_TRUE(Simulate(options).ok);
+  bool logged = false;
+  const Report report = Simulate(options, [&](const std::string& event) {
+    if (logged || event.find(" > ") == std::string::npos) return;
+    logged = true;
+    spdlog::error("session 00000000000000aa with milan: something is wrong");
+  });
+  EXPECT_FALSE(report.ok);
+  EXPECT_THAT(report.failure, testing::HasSubstr("an error that no fault explains"));
 }
 
 }  // namespace
