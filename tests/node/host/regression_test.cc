@@ -352,6 +352,125 @@ TEST_F(RegressionTest, ARolledBackHubThatJoinsAnotherIsFoundOut) {
   EXPECT_EQ(hq2.Text(kNote1, kTextField), "2");
 }
 
+TEST_F(RegressionTest, AHubWritesUnderAnotherIdEachTimeItIsOpened) {
+  // A hub that had gone back hid what it had lost by what it wrote before it was told.
+  const auto first = hq.replica->writer_id();
+  EXPECT_NE(first, hq.replica->replica_id());
+  EXPECT_TRUE(SameLineage(first, hq.replica->replica_id()));
+  ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "italy"}, {kTextField, "0"}}).ok());
+  EXPECT_EQ(hq.Get(kNote1).cells.front().version.replica, first);
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  auto old = std::make_unique<storage::MemoryEngine>();
+  Clone(*hq.engine, *old);
+  ASSERT_TRUE(hq.Put(kNote1, {{kTextField, "lost here"}}).ok());
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  hq.replica.reset();
+  hq.engine = std::move(old);
+  hq.Open();
+  EXPECT_NE(hq.replica->writer_id(), first);
+  // Toronto hears of it before anybody who knows better is there.
+  hq.environment.now_ms += 1000;
+  ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "toronto"}}).ok());
+  ASSERT_TRUE(Sync(toronto, hq).ok());
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  ASSERT_TRUE(Sync(toronto, hq).ok());
+  EXPECT_EQ(hq.Text(kNote1, kTextField), "lost here");
+  EXPECT_EQ(toronto.Text(kNote1, kTextField), "lost here");
+  EXPECT_EQ(italy.replica->writer_id(), italy.replica->replica_id());
+}
+
+TEST_F(RegressionTest, AHubInAnEpochThatIsOverIsToldSo) {
+  // A node's cursor in an old epoch fitted where that epoch's feed had ended.
+  ASSERT_TRUE(hq.Put(kNote1, {{kTextField, "0"}}).ok());
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  const Epoch first = hq.replica->epoch();
+  auto old = std::make_unique<storage::MemoryEngine>();
+  Clone(*hq.engine, *old);
+  hq.options.copied = true;  // restored, and knows it
+  hq.Open();
+  hq.options.copied = false;
+  const Epoch second = hq.replica->epoch();
+  ASSERT_NE(second, first);
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  hq.replica.reset();
+  hq.engine = std::move(old);
+  hq.Open();
+  ASSERT_EQ(hq.replica->epoch(), first);
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  EXPECT_NE(hq.replica->epoch(), first);
+  EXPECT_NE(hq.replica->epoch(), second);
+}
+
+TEST_F(RegressionTest, AHubTellsInWhichEpochAnotherIs) {
+  // What a node had dropped for one hub it never took back from another.
+  Site hq2{"hq2", true, 9};
+  ASSERT_TRUE(Sync(hq2, hq).ok());
+  ASSERT_TRUE(hq2.Put(kNote1, {{kChapterField, "italy"}, {kTextField, "0"}}).ok());
+  ASSERT_TRUE(Sync(hq2, hq).ok());
+  ASSERT_TRUE(Sync(italy, hq2).ok());
+  auto old = std::make_unique<storage::MemoryEngine>();
+  Clone(*hq2.engine, *old);
+  ASSERT_TRUE(hq2.Put(kNote1, {{kChapterField, "toronto"}}).ok());
+  ASSERT_TRUE(Sync(italy, hq2).ok());
+  ASSERT_FALSE(italy.Has(kNote1));
+  hq2.replica.reset();
+  hq2.engine = std::move(old);
+  hq2.options.copied = true;
+  hq2.Open();
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  EXPECT_FALSE(italy.Has(kNote1)) << "hq may only be behind";
+  const storage::KnownHub known{hq2.options.node, hq2.replica->epoch()};
+  EXPECT_THAT(hq.replica->KnownHubs(), testing::Not(testing::Contains(known)));
+  ASSERT_TRUE(Sync(hq2, hq).ok());
+  EXPECT_THAT(hq.replica->KnownHubs(), testing::Contains(known));
+
+  Loopback loopback(*italy.replica, TestConfig(italy, true), *hq.replica, TestConfig(hq, false),
+                    ScopesOf(italy));
+  ASSERT_TRUE(loopback.Run().ok());
+  for (Site* site : {&italy, &hq}) site->environment.now_ms += 11'000;
+  loopback.TickAcceptor();
+  EXPECT_TRUE(absl::IsAborted(loopback.Run()));
+  EXPECT_TRUE(loopback.restart());
+  const auto id = italy.replica->replica_id();
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  EXPECT_EQ(italy.Text(kNote1, kTextField), "0");
+  EXPECT_NE(italy.replica->replica_id(), id);
+  // Once is enough.
+  const auto again = italy.replica->HearOfHubs({known});
+  ASSERT_TRUE(again.ok());
+  EXPECT_FALSE(*again);
+}
+
+TEST_F(RegressionTest, ACloneIsFoundOutByWhatOthersBroughtOfIt) {
+  // A hub that was restored, and got a clone's writes from others, did not tell the original.
+  ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "everybody"}, {kTextField, "0"}}).ok());
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  auto restored = std::make_unique<storage::MemoryEngine>();
+  Clone(*hq.engine, *restored);
+  Site clone{"italy", false, 2};
+  clone.replica.reset();
+  Clone(*italy.engine, *clone.engine);
+  clone.Open();
+  ASSERT_EQ(clone.replica->replica_id(), italy.replica->replica_id());
+  ASSERT_TRUE(clone.Put(kNote1, {{kTextField, "the clone's"}}).ok());
+  ASSERT_TRUE(Sync(clone, hq).ok());
+  ASSERT_TRUE(Sync(toronto, hq).ok());
+  hq.replica.reset();
+  hq.engine = std::move(restored);
+  hq.options.copied = true;
+  hq.Open();
+  ASSERT_TRUE(Sync(toronto, hq).ok());
+  ASSERT_EQ(hq.Text(kNote1, kTextField), "the clone's");
+  const auto id = italy.replica->replica_id();
+  italy.environment.now_ms += 1000;
+  ASSERT_TRUE(italy.Put(kNote1, {{kTextField, "the original's"}}).ok());
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  EXPECT_NE(italy.replica->replica_id(), id);
+  EXPECT_EQ(hq.Text(kNote1, kTextField), "the original's");
+  ASSERT_EQ(hq.Get(kNote1).conflicts.size(), 1u);
+  EXPECT_EQ(hq.Get(kNote1).conflicts.front().lost_value, Wire(kTextField, "the clone's"));
+}
+
 TEST_F(RegressionTest, APendingResetDoesNotDeleteTheLastCopy) {
   // A refusal by one hub made another, which did not know the record, delete the last copy.
   ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "italy"}, {kTextField, "by hq"}}).ok());

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The order of a hub's epochs, as one replica learns them, and their bytes.
+#include "storage/replica/hub_epochs.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "storage/core/limits.h"
+
+namespace chaptersync::storage {
+namespace {
+
+using testing::ElementsAre;
+using testing::IsEmpty;
+using testing::SizeIs;
+
+TEST(HubEpochsTest, WhatIsMetLaterIsLater) {
+  HubEpochs hub;
+  EXPECT_EQ(hub.latest(), Epoch{});
+  hub.Meet({1});
+  hub.Meet({1});
+  EXPECT_EQ(hub.latest(), Epoch{1});
+  EXPECT_THAT(hub.earlier, IsEmpty());
+  hub.Meet({2});
+  EXPECT_EQ(hub.latest(), Epoch{2});
+  EXPECT_THAT(hub.earlier, ElementsAre(Epoch{1}));
+  // A hub that went back unawares, before it is told.
+  hub.Meet({1});
+  EXPECT_EQ(hub.latest(), Epoch{1});
+  EXPECT_THAT(hub.earlier, ElementsAre(Epoch{2}));
+}
+
+TEST(HubEpochsTest, OnlyWhatIsNotKnownIsNews) {
+  HubEpochs hub;
+  hub.Meet({1});
+  hub.Meet({2});
+  EXPECT_FALSE(hub.Hear({2}));
+  EXPECT_FALSE(hub.Hear({1})) << "another hub is behind";
+  EXPECT_TRUE(hub.Hear({3}));
+  EXPECT_FALSE(hub.Hear({3}));
+  EXPECT_EQ(hub.latest(), Epoch{3});
+  EXPECT_EQ(hub.met, Epoch{2});
+  hub.Meet({3});
+  EXPECT_EQ(hub.heard, Epoch{});
+  EXPECT_THAT(hub.earlier, ElementsAre(Epoch{1}, Epoch{2}));
+}
+
+TEST(HubEpochsTest, KeepsTheLastOnes) {
+  HubEpochs hub;
+  for (uint64_t epoch = 1; epoch <= kHubEpochsKept + 5; ++epoch) hub.Meet({epoch});
+  EXPECT_THAT(hub.earlier, SizeIs(kHubEpochsKept));
+  EXPECT_EQ(hub.earlier.front(), Epoch{5});
+  EXPECT_EQ(hub.earlier.back(), Epoch{kHubEpochsKept + 4});
+}
+
+TEST(HubEpochsTest, ReadsWhatItWroteAndNothingElse) {
+  HubEpochs hub;
+  hub.Meet({7});
+  hub.Meet({8});
+  hub.Hear({9});
+  const std::string bytes = Encode(hub);
+  const HubEpochs again = DecodeHubEpochs(bytes);
+  EXPECT_EQ(again.met, hub.met);
+  EXPECT_EQ(again.heard, hub.heard);
+  EXPECT_EQ(again.earlier, hub.earlier);
+  for (size_t size = 0; size < bytes.size(); ++size) {
+    EXPECT_EQ(DecodeHubEpochs(std::string_view(bytes).substr(0, size)).latest(), Epoch{});
+  }
+}
+
+}  // namespace
+}  // namespace chaptersync::storage
