@@ -56,6 +56,7 @@ inline constexpr size_t kWholeWaitingMax = 100'000;
 static_assert(kWholeWaitingMax >= kWindowBytes / 64);
 // Cursors in one Hello: hubs times scopes.
 inline constexpr size_t kCursorsMax = 1024;
+inline constexpr size_t kPastEpochsMax = 1024;
 // Between two Pulses, in milliseconds.
 inline constexpr uint64_t kPulseEveryMs = 10'000;
 // Without any message for so long the peer is gone, in milliseconds. A dead line is found

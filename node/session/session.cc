@@ -135,12 +135,16 @@ void Session::TakeHello(const v1::Hello& hello) {
         absl::StrCat("the peer speaks protocol versions ", hello.version_min(), " to ",
                      hello.version_max(), ", this program ", kVersionMin, " to ", kVersionMax)));
   }
-  const size_t cursors = static_cast<size_t>(hello.cursors_size() + hello.acknowledged_size() +
-                                             hello.past_epochs_size());
+  const size_t cursors = static_cast<size_t>(hello.cursors_size() + hello.acknowledged_size());
   if (cursors > kCursorsMax || static_cast<size_t>(hello.entities_size()) > kCursorsMax) {
     return End(absl::InvalidArgumentError(
-        absl::StrCat("a Hello with ", cursors, " cursors and epochs and ", hello.entities_size(),
+        absl::StrCat("a Hello with ", cursors, " cursors and ", hello.entities_size(),
                      " entities is over the limit of ", kCursorsMax)));
+  }
+  if (static_cast<size_t>(hello.past_epochs_size()) > kPastEpochsMax) {
+    return End(absl::InvalidArgumentError(
+        absl::StrCat("a Hello with ", hello.past_epochs_size(),
+                     " epochs that are over is over the limit of ", kPastEpochsMax)));
   }
   for (const v1::Acknowledgement& known : hello.acknowledged()) {
     if (static_cast<size_t>(known.sessions_size()) > storage::kSessionsKept) {
@@ -194,6 +198,12 @@ void Session::On(const PeerAccepted& event) {
   if (!Check(event.accepted.status())) return;
   const storage::AcceptedPeer& accepted = *event.accepted;
   anew_ = accepted.anew;
+  if (accepted.went_back) {
+    notes_.push_back(absl::StrCat(
+        "this hub's disk has gone back to an earlier state: the peer remembers more of it; it "
+        "begins a new epoch, as replica ",
+        storage::ToHex(event.replica.value), ", and gets back what its nodes have"));
+  }
   v1::SyncMessage message;
   v1::Welcome& welcome = *message.mutable_welcome();
   welcome.set_version(kVersionMax);
@@ -779,12 +789,16 @@ void Session::TakePulse(const v1::Pulse& pulse) {
     for (const v1::HubEpoch& hub : pulse.hubs()) {
       auto node = NodeIdFromBytes(hub.node());
       if (!Check(node.status())) return;
-      hubs.push_back({*node, {hub.epoch()}});
+      if (static_cast<size_t>(hub.over_size()) > storage::kHubEpochsKept) {
+        return End(absl::InvalidArgumentError(
+            absl::StrCat("a Pulse with ", hub.over_size(),
+                         " epochs of one hub is over the limit of ", storage::kHubEpochsKept)));
+      }
+      storage::KnownHub known{*node, {hub.epoch()}, {}};
+      for (const uint64_t over : hub.over()) known.over.push_back({over});
+      hubs.push_back(std::move(known));
     }
-    if (hubs != hubs_heard_) {
-      hubs_heard_ = hubs;
-      effects_.push_back(HearOfHubs{std::move(hubs)});
-    }
+    effects_.push_back(HearOfHubs{std::move(hubs)});
   }
   if (pulse.asks() == 0) return;
   pulse_asked_ = pulse.asks();
@@ -936,11 +950,15 @@ void Session::On(const Tick& event) {
   last_pulse_ms_ = now_ms_;
   v1::SyncMessage message;
   *message.mutable_pulse()->mutable_clock() = ToProto(event.clock);
-  for (const storage::KnownHub& known : event.hubs) {
-    if (known.node == peer_.node) continue;
-    v1::HubEpoch& hub = *message.mutable_pulse()->add_hubs();
-    hub.set_node(ToBytes(known.node));
-    hub.set_epoch(known.epoch.value);
+  if (event.hubs != hubs_told_) {
+    for (const storage::KnownHub& known : event.hubs) {
+      if (known.node == peer_.node) continue;
+      v1::HubEpoch& hub = *message.mutable_pulse()->add_hubs();
+      hub.set_node(ToBytes(known.node));
+      hub.set_epoch(known.epoch.value);
+      for (const storage::Epoch& over : known.over) hub.add_over(over.value);
+    }
+    hubs_told_ = event.hubs;
   }
   Send(std::move(message));
 }

@@ -335,8 +335,8 @@ class Session {
   storage::PeerIdentity peer_;
   storage::HelloFacts hello_;
   std::string federation_;
-  uint64_t hub_ahead_max_ms_ = 0;  // how far ahead the hub takes stamps
-  std::vector<storage::KnownHub> hubs_heard_;
+  uint64_t hub_ahead_max_ms_ = 0;             // how far ahead the hub takes stamps
+  std::vector<storage::KnownHub> hubs_told_;  // in the last Pulse that named any
   std::vector<Outbound> outbound_;
   storage::Sequence anew_;  // as in FeedRequest
   std::deque<InFlight> in_flight_;

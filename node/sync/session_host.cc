@@ -15,16 +15,16 @@ namespace {
 
 std::string Text(const absl::Status& status) { return status.ToString(); }
 
-// How much the end of a session is worth to whoever reads the log. Networks break and hubs
-// restart; but where this side could not go on with what it got, or with its own data, a
-// program or a disk is at fault.
-spdlog::level::level_enum LevelOf(const absl::Status& why, bool ended_here) {
+// How much the end of a session is worth to whoever reads the log. Networks break, hubs
+// restart, and strangers say anything; but where this side could not go on with what a known
+// peer sent, or with its own data, a program or a disk is at fault.
+spdlog::level::level_enum LevelOf(const absl::Status& why, bool fault_here) {
   switch (why.code()) {
     case absl::StatusCode::kInvalidArgument:
     case absl::StatusCode::kInternal:
     case absl::StatusCode::kDataLoss:
     case absl::StatusCode::kUnknown:
-      return ended_here ? spdlog::level::err : spdlog::level::warn;
+      return fault_here ? spdlog::level::err : spdlog::level::warn;
     case absl::StatusCode::kPermissionDenied:
     case absl::StatusCode::kFailedPrecondition:
       return spdlog::level::warn;
@@ -235,8 +235,8 @@ void SessionHost::Over(const absl::Status& status) {
   if (!ended_here) session_.Handle(node::Stop{status}, group_.environment_.NowMs());
   const absl::Status why = ended_here ? end_status_ : status;
   over_ = true;
-  view_.ready = false;
-  spdlog::log(LevelOf(why, ended_here),
+  const bool was_ready = std::exchange(view_.ready, false);
+  spdlog::log(LevelOf(why, ended_here && was_ready),
               "session {:016x} with {}: ended: {}; {} records sent, {} received", session_.id(),
               options_.name, Text(why), view_.counts.records_sent, view_.counts.records_received);
   const auto ended = std::exchange(options_.ended, nullptr);

@@ -67,10 +67,11 @@ struct HelloFacts {
   std::vector<Epoch> past_epochs;  // of hubs that it has met in a later one
 };
 
-// A hub, and the epoch that it is in.
+// A hub, the epoch that it is in, and some that are over.
 struct KnownHub {
   NodeId node;
   Epoch epoch;
+  std::vector<Epoch> over;  // at most kHubEpochsKept
   friend bool operator==(const KnownHub&, const KnownHub&) = default;
 };
 
@@ -89,6 +90,8 @@ struct DroppedRecord {
 };
 
 struct AcceptedPeer {
+  // This replica's disk has gone back without its knowing: the peer remembers more.
+  bool went_back = false;
   // Two computers use the peer's replica id, or it has gone back: it must take another,
   // and nothing else here counts.
   bool shared = false;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Bytes and order of a hub's epochs; see hub_epochs.h. What is met counts more than
-// what is heard. Pure; any thread.
+// Bytes and order of a hub's epochs; see hub_epochs.h. Nothing goes back to an epoch
+// that is over, except the hub itself. Pure; any thread.
 #include "storage/replica/hub_epochs.h"
 
 #include <algorithm>
@@ -10,19 +10,36 @@
 #include "storage/core/record_codec.h"
 
 namespace chaptersync::storage {
+namespace {
 
-void HubEpochs::Meet(Epoch epoch) {
-  heard = {};
-  if (epoch == met) return;
-  std::erase(earlier, epoch);
-  if (met != Epoch{}) earlier.push_back(met);
-  if (earlier.size() > kHubEpochsKept) earlier.erase(earlier.begin());
-  met = epoch;
+bool Contains(const std::vector<Epoch>& some, Epoch one) {
+  return std::find(some.begin(), some.end(), one) != some.end();
 }
 
-bool HubEpochs::Hear(Epoch epoch) {
-  if (epoch == met || epoch == heard) return false;
-  if (std::find(earlier.begin(), earlier.end(), epoch) != earlier.end()) return false;
+}  // namespace
+
+void HubEpochs::Over(Epoch epoch) {
+  if (epoch == Epoch{} || Contains(earlier, epoch)) return;
+  earlier.push_back(epoch);
+  if (earlier.size() > kHubEpochsKept) earlier.erase(earlier.begin());
+}
+
+void HubEpochs::Meet(Epoch epoch) {
+  if (epoch != met) Over(met);
+  if (epoch != heard) Over(heard);
+  std::erase(earlier, epoch);
+  met = epoch;
+  heard = {};
+}
+
+bool HubEpochs::Hear(Epoch epoch, const std::vector<Epoch>& over) {
+  const Epoch known = latest();
+  if (epoch == Epoch{} || epoch == known || Contains(earlier, epoch)) return false;
+  if (known != Epoch{} && !Contains(over, known)) return false;
+  for (const Epoch& one : over) {
+    if (one != epoch) Over(one);
+  }
+  Over(known);
   heard = epoch;
   return true;
 }

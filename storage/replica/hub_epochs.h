@@ -2,7 +2,7 @@
 //
 // In which epochs a replica has met another hub, or heard of it. A hub whose disk
 // goes back begins a new epoch. Epochs have no order of their own: later is what
-// was met later, and what another hub tells of that is not known here. Pure.
+// was met later, or what somebody tells who knows that ours is over. Pure.
 #ifndef CHAPTERSYNC_STORAGE_REPLICA_HUB_EPOCHS_H_
 #define CHAPTERSYNC_STORAGE_REPLICA_HUB_EPOCHS_H_
 
@@ -17,13 +17,17 @@ namespace chaptersync::storage {
 struct HubEpochs {
   Epoch met;                   // the last in which this replica met the hub; 0: never
   Epoch heard;                 // a later one, as another hub says; 0: none
-  std::vector<Epoch> earlier;  // those met before `met`, at most kHubEpochsKept
+  std::vector<Epoch> earlier;  // those that are over, the last ones, at most kHubEpochsKept
 
   Epoch latest() const { return heard != Epoch{} ? heard : met; }
   // The hub itself is in `epoch` now.
   void Meet(Epoch epoch);
-  // Another hub says so. False where that is no news.
-  bool Hear(Epoch epoch);
+  // Another hub says so, and that those in `over` are over. False where that is no news:
+  // who does not know that the latest one known here is over may only be behind.
+  bool Hear(Epoch epoch, const std::vector<Epoch>& over);
+
+ private:
+  void Over(Epoch epoch);
 };
 
 std::string Encode(const HubEpochs& value);

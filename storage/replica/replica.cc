@@ -186,7 +186,7 @@ absl::Status Replica::Load() {
       NodeId hub;
       const std::string_view id = it->key().substr(1, hub.bytes.size());
       std::copy(id.begin(), id.end(), hub.bytes.begin());
-      hubs_[hub] = DecodeHubEpochs(it->value()).latest();
+      if (hubs_.size() < kHubsMax) hubs_[hub] = DecodeHubEpochs(it->value());
     }
     CHAPTER_RETURN_IF_ERROR(it->status());
   }
@@ -276,6 +276,8 @@ ReplicaId Replica::NewId() {
 
 void Replica::NewIdentity(bool new_epoch) {
   identity_.replica = NewId();
+  // A snapshot with the program's memory goes back without a start.
+  if (new_epoch && writer_ != ReplicaId{}) writer_ = NewId();
   if (new_epoch) identity_.epoch = {environment_.Random() | 1};
   identity_.own.push_back(identity_.replica);
 }

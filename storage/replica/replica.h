@@ -28,6 +28,7 @@
 #include "storage/core/scope_rule.h"
 #include "storage/engine/engine.h"
 #include "storage/replica/exchange.h"
+#include "storage/replica/hub_epochs.h"
 #include "storage/replica/stored_record.h"
 
 namespace chaptersync::storage {
@@ -222,7 +223,8 @@ class Replica {
   // The hub's clock less this computer's, measured anew; stamps follow it.
   absl::Status AdjustClock(int64_t offset_ms);
   // The hub takes stamps up to `limit` now: what waited for that goes into the feed again,
-  // at most kBatchWritesMax records at a time.
+  // at most kBatchWritesMax records at a time. True: own stamps were made again under a new
+  // replica id; begin the session anew.
   absl::StatusOr<bool> SendWaiting(const PeerIdentity& hub, HybridTime limit);
   // Records stamped too far ahead for this hub, which go to it once its clock has come up.
   absl::StatusOr<uint64_t> CountWaiting(const NodeId& hub) const;
@@ -235,13 +237,13 @@ class Replica {
   absl::StatusOr<ApplyResult> Apply(const ApplyRequest& request);
   // A peer has stored, refused or dropped. Durable on return.
   absl::StatusOr<AcknowledgeResult> Acknowledge(const AcknowledgeRequest& request);
-  // The ends of the feeds of these scopes.
-  // At a hub: the other hubs that it knows of, each in its latest epoch; at most kHubsMax.
+  // At a hub: the other hubs that it knows of; at most kHubsMax.
   std::vector<KnownHub> KnownHubs() const;
   // A hub has told in which epochs others are. True: a record was dropped here for an epoch
   // that is over; begin the session anew, in which all cursors are void, so that the record
   // is offered again.
   absl::StatusOr<bool> HearOfHubs(const std::vector<KnownHub>& hubs);
+  // The ends of the feeds of these scopes.
   absl::StatusOr<std::vector<FeedCursor>> FeedEnds(const std::vector<Scope>& scopes) const;
   // Records of feed `scope` after `after` that `peer` did not send itself; counts
   // at most `most` and returns most + 1 where there are more.
@@ -334,16 +336,20 @@ class Replica {
   absl::Status StampAgain(Transaction& transaction, Sequence after, HybridTime limit,
                           ReplicaId old_id, bool keep_times, size_t& count)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Notes who writes under which ids how far, for Welcome.
-  // Writes down what is news in `hubs`, if any is; `dropped`: as HearOfHubs returns it.
+  // Writes down what is news in `hubs`; false where nothing is. `dropped`: as HearOfHubs.
   absl::StatusOr<bool> NoteHubs(const std::vector<KnownHub>& hubs, bool& dropped)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // At a node: forgets how far it has come in hubs' feeds.
   absl::Status VoidCursors(WriteBatch& batch) const;
+  // Notes how far each replica id has written, for Welcome.
   static void NoteHighest(Transaction& transaction, const std::vector<RecordOutcome>& outcomes);
-  // This replica has met a hub in its present epoch; the one in which it met it before.
-  absl::StatusOr<Epoch> MeetHub(Transaction& transaction, const PeerIdentity& hub)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // What is known of a hub's epochs.
+  absl::StatusOr<HubEpochs> EpochsOf(const NodeId& hub) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  // Whether a record was dropped here for this epoch of a hub.
+  absl::StatusOr<bool> DroppedFor(const NodeId& hub, Epoch epoch) const
+      ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  // Of own stamps those above this are made again where the hub takes stamps up to `limit`.
+  static HybridTime AgainAbove(HybridTime limit, HybridTime own_high);
   void AnswerPusher(Transaction& transaction, const ApplyRequest& request, ApplyResult& result)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   FeedItem MakeItem(const RecordKey& key, const StoredRecord& stored, const PeerIdentity& peer,
@@ -362,8 +368,8 @@ class Replica {
   // may be there to tell it. What it writes then must not count as having seen what it wrote
   // and lost.
   ReplicaId writer_ ABSL_GUARDED_BY(mutex_);
-  // At a hub: the hubs that it knows of, each in its latest epoch.
-  std::map<NodeId, Epoch> hubs_ ABSL_GUARDED_BY(mutex_);
+  // At a hub: the hubs that it knows of, as on disk; at most kHubsMax.
+  std::map<NodeId, HubEpochs> hubs_ ABSL_GUARDED_BY(mutex_);
   uint64_t refused_last_ ABSL_GUARDED_BY(mutex_) = 0;
   std::map<EntityNumber, uint64_t> live_counts_ ABSL_GUARDED_BY(mutex_);
   // Commits that left bytes to be scrubbed, and how many of them are dealt with.

@@ -376,7 +376,6 @@ Sequence Replica::AcknowledgedBy(ReplicaId hub) const {
 absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
                                                  const HelloFacts& hello) {
   AcceptedPeer accepted;
-  std::vector<ChangeEvent> events;
   {
     absl::MutexLock lock(&mutex_);
     if (!options_.ahead_max_ms ||
@@ -396,7 +395,6 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
     bool acknowledged_more = false;
     Transaction transaction(engine_, options_);
     WriteBatch& batch = transaction.batch();
-    if (peer.hub) CHAPTER_RETURN_IF_ERROR(MeetHub(transaction, peer).status());
     const auto sessions_of = [&](ReplicaId replica) {
       const auto bytes = transaction.Get(Table::kMeta, keys::SessionsOf(replica));
       return bytes.ok() ? DecodeSessions(*bytes) : SessionsValue{};
@@ -470,6 +468,7 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
     absl::Cleanup undo = [this, before = identity_]()
                              ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { identity_ = before; };
     if (rolled_back) {
+      accepted.went_back = true;
       NewIdentity(true);
       batch.Put(Table::kMeta, keys::kIdentity, EncodeIdentity());
       for (FeedCursor& resume : accepted.resume) {
@@ -510,11 +509,17 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
       accepted.refused.push_back(std::move(pending.second));
     }
     CHAPTER_RETURN_IF_ERROR(it->status());
-    // With the clock: what was written after a peer was met is later than what that peer
-    // had, also where this replica crashed in between.
+    HubEpochs epochs;
+    if (peer.hub) {
+      CHAPTER_ASSIGN_OR_RETURN(epochs, EpochsOf(peer.node));
+      epochs.Meet(peer.epoch);
+      batch.Put(Table::kMeta, keys::HubEpochsOf(peer.node), Encode(epochs));
+    }
+    // With the clock: what is written here from now on is later than what the peer has, also
+    // where this replica crashes in between.
     CHAPTER_RETURN_IF_ERROR(Commit(transaction));
     std::move(undo).Cancel();
-    events = transaction.events();
+    if (peer.hub) hubs_[peer.node] = std::move(epochs);
     auto highest = engine_.Get(Table::kMeta, keys::Highest(peer.replica));
     if (highest.ok()) {
       Reader in(*highest);
@@ -524,7 +529,7 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
     accepted.drops_noted =
         DecodeNumber(engine_.Get(Table::kMeta, keys::DropsNoted(peer.node, peer.epoch)));
   }
-  CHAPTER_RETURN_IF_ERROR(Finish(events));
+  CHAPTER_RETURN_IF_ERROR(Finish({}));
   return accepted;
 }
 
@@ -553,6 +558,13 @@ absl::StatusOr<bool> Replica::SendWaiting(const PeerIdentity& hub, HybridTime li
       return false;
     }
     Transaction transaction(engine_, options_);
+    HybridTime own_high;
+    auto acknowledged = snapshot->NewIterator(Table::kMeta, "a", "b");
+    for (acknowledged->SeekToFirst(); acknowledged->Valid(); acknowledged->Next()) {
+      own_high = std::max(own_high, DecodeAcknowledged(acknowledged->value()).own_high);
+    }
+    CHAPTER_RETURN_IF_ERROR(acknowledged->status());
+    const HybridTime again_above = AgainAbove(limit, own_high);
     for (size_t sent = 0; it->Valid(); it->Next()) {
       if (it->value() != EncodeWaiting(hub.node)) continue;
       if (sent == kBatchWritesMax) break;
@@ -561,8 +573,8 @@ absl::StatusOr<bool> Replica::SendWaiting(const PeerIdentity& hub, HybridTime li
       if (held != nullptr && held->record.seen.Highest() > limit) {
         Seen others = held->record.seen;
         for (const ReplicaId& id : identity_.own) others.Set(id, {});
-        if (others.Highest() > limit) continue;
-        // Only this node's own stamps are ahead now.
+        // Where only this node's own stamps are ahead now they can be made again.
+        if (others.Highest() > limit || held->record.seen.Highest() <= again_above) continue;
         restart = true;
       }
       transaction.batch().Delete(Table::kMeta, it->key());
@@ -573,13 +585,18 @@ absl::StatusOr<bool> Replica::SendWaiting(const PeerIdentity& hub, HybridTime li
     }
     CHAPTER_RETURN_IF_ERROR(it->status());
     if (transaction.batch().empty() && !transaction.anything_touched()) return false;
-    absl::Cleanup undo = [this, before = identity_]()
-                             ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { identity_ = before; };
+    absl::Cleanup undo = [this, before = identity_, clock_before = clock_]()
+                             ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+                               identity_ = before;
+                               clock_ = clock_before;
+                             };
     if (restart) {
       const ReplicaId old_id = identity_.replica;
       NewIdentity(false);
+      // Under a new id no stamp comes up a second time.
+      if (clock_.last() > limit) clock_ = HybridClock(HybridTime::FromWall(WallMs()));
       size_t again = 0;
-      CHAPTER_RETURN_IF_ERROR(StampAgain(transaction, {}, limit, old_id, false, again));
+      CHAPTER_RETURN_IF_ERROR(StampAgain(transaction, {}, again_above, old_id, false, again));
       transaction.batch().Put(Table::kMeta, keys::kIdentity, EncodeIdentity());
     }
     CHAPTER_RETURN_IF_ERROR(transaction.Place());
@@ -591,27 +608,39 @@ absl::StatusOr<bool> Replica::SendWaiting(const PeerIdentity& hub, HybridTime li
   return restart;
 }
 
-absl::StatusOr<Epoch> Replica::MeetHub(Transaction& transaction, const PeerIdentity& hub) {
-  HubEpochs epochs;
-  const std::string key = keys::HubEpochsOf(hub.node);
-  if (auto bytes = transaction.Get(Table::kMeta, key); bytes.ok()) {
-    epochs = DecodeHubEpochs(*bytes);
-  } else if (!absl::IsNotFound(bytes.status())) {
-    return bytes.status();
+HybridTime Replica::AgainAbove(HybridTime limit, HybridTime own_high) {
+  // What a hub has acknowledged others may have seen, and under a new stamp it could show as
+  // a conflict: where waiting helps, this hub waits for it.
+  const bool wait =
+      own_high > limit && own_high.wall_ms() <= limit.wall_ms() + kAcknowledgedAheadMsMax;
+  return wait ? own_high : limit;
+}
+
+absl::StatusOr<HubEpochs> Replica::EpochsOf(const NodeId& hub) const {
+  auto bytes = engine_.Get(Table::kMeta, keys::HubEpochsOf(hub));
+  if (absl::IsNotFound(bytes.status())) return HubEpochs{};
+  CHAPTER_RETURN_IF_ERROR(bytes.status());
+  return DecodeHubEpochs(*bytes);
+}
+
+absl::StatusOr<bool> Replica::DroppedFor(const NodeId& hub, Epoch epoch) const {
+  const std::string prefix(1, keys::kDroppedKind);
+  auto snapshot = engine_.NewSnapshot();
+  auto it = snapshot->NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
+  for (it->SeekToFirst(); it->Valid(); it->Next()) {
+    CHAPTER_ASSIGN_OR_RETURN(const LeavingValue value, DecodeLeaving(it->value()));
+    if (value.hub == hub && value.epoch == epoch) return true;
   }
-  const Epoch before = epochs.met;
-  epochs.Meet(hub.epoch);
-  transaction.batch().Put(Table::kMeta, key, Encode(epochs));
-  if (options_.hub) hubs_[hub.node] = hub.epoch;
-  return before;
+  CHAPTER_RETURN_IF_ERROR(it->status());
+  return false;
 }
 
 std::vector<KnownHub> Replica::KnownHubs() const {
   std::vector<KnownHub> hubs;
   absl::ReaderMutexLock lock(&mutex_);
-  for (const auto& [node, epoch] : hubs_) {
+  for (const auto& [node, epochs] : hubs_) {
     if (hubs.size() == kHubsMax) break;
-    hubs.push_back({node, epoch});
+    hubs.push_back({node, epochs.latest(), epochs.earlier});
   }
   return hubs;
 }
@@ -629,37 +658,25 @@ absl::StatusOr<bool> Replica::HearOfHubs(const std::vector<KnownHub>& hubs) {
 
 absl::StatusOr<bool> Replica::NoteHubs(const std::vector<KnownHub>& hubs, bool& dropped) {
   WriteBatch batch;
-  std::set<NodeId> later;
+  std::map<NodeId, HubEpochs> news;
   for (const KnownHub& hub : hubs) {
-    if (hub.node == options_.node || hub.epoch == Epoch{}) continue;
-    HubEpochs epochs;
-    const std::string key = keys::HubEpochsOf(hub.node);
-    if (auto bytes = engine_.Get(Table::kMeta, key); bytes.ok()) {
-      epochs = DecodeHubEpochs(*bytes);
-    } else if (!absl::IsNotFound(bytes.status())) {
-      return bytes.status();
+    if (hub.node == options_.node) continue;
+    CHAPTER_ASSIGN_OR_RETURN(HubEpochs epochs, EpochsOf(hub.node));
+    const Epoch before = epochs.latest();
+    // Of a hub that a node never met it has dropped nothing.
+    if (before == Epoch{} && (!options_.hub || hubs_.size() + news.size() >= kHubsMax)) continue;
+    if (!epochs.Hear(hub.epoch, hub.over)) continue;
+    if (!options_.hub && !dropped) {
+      CHAPTER_ASSIGN_OR_RETURN(dropped, DroppedFor(hub.node, before));
     }
-    if (!epochs.Hear(hub.epoch)) continue;
-    later.insert(hub.node);
-    batch.Put(Table::kMeta, key, Encode(epochs));
+    batch.Put(Table::kMeta, keys::HubEpochsOf(hub.node), Encode(epochs));
+    news[hub.node] = std::move(epochs);
   }
-  if (later.empty()) return false;
-  if (!options_.hub) {
-    const std::string prefix(1, keys::kDroppedKind);
-    auto snapshot = engine_.NewSnapshot();
-    auto it = snapshot->NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
-    for (it->SeekToFirst(); it->Valid() && !dropped; it->Next()) {
-      CHAPTER_ASSIGN_OR_RETURN(const LeavingValue value, DecodeLeaving(it->value()));
-      dropped = later.contains(value.hub);
-    }
-    CHAPTER_RETURN_IF_ERROR(it->status());
-    if (dropped) batch.Put(Table::kMeta, keys::kCursorsVoid, "");
-  }
+  if (news.empty()) return false;
+  if (dropped) batch.Put(Table::kMeta, keys::kCursorsVoid, "");
   CHAPTER_RETURN_IF_ERROR(engine_.Write(batch));
   if (options_.hub) {
-    for (const KnownHub& hub : hubs) {
-      if (later.contains(hub.node)) hubs_[hub.node] = hub.epoch;
-    }
+    for (auto& [node, epochs] : news) hubs_[node] = std::move(epochs);
   }
   return true;
 }
@@ -754,11 +771,7 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
     } else if (options_.ahead_max_ms && !options_.hub) {
       const HybridTime limit = HybridTime::FromWall(
           std::max(welcome.clock.wall_ms, welcome.clock.hybrid.wall_ms()) + welcome.ahead_max_ms);
-      // What a hub has acknowledged others may have seen, and under a new stamp it could
-      // show as a conflict: where waiting helps, this hub waits for it.
-      const bool wait =
-          own_high > limit && own_high.wall_ms() <= limit.wall_ms() + kAcknowledgedAheadMsMax;
-      const HybridTime again_above = wait ? own_high : limit;
+      const HybridTime again_above = AgainAbove(limit, own_high);
       CHAPTER_ASSIGN_OR_RETURN(const OwnStamps own, FindOwnStamps(limit, again_above));
       if (clock_.last() > limit && !own.again) {
         // Learnt from others, or of records that others have stamped ahead as well. What
@@ -788,13 +801,22 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
     clock_.Observe(welcome.clock.hybrid);
 
     // A new epoch of the hub cancels the drops that wait for it.
-    CHAPTER_ASSIGN_OR_RETURN(const Epoch known, MeetHub(transaction, hub));
+    CHAPTER_ASSIGN_OR_RETURN(HubEpochs epochs, EpochsOf(hub.node));
+    const Epoch known = epochs.met;
+    const Epoch before = epochs.latest();
+    epochs.Meet(hub.epoch);
+    batch.Put(Table::kMeta, keys::HubEpochsOf(hub.node), Encode(epochs));
     if (known != hub.epoch) {
+      // Other hubs may have offered meanwhile what was dropped for the epoch that is over.
+      bool dropped = false;
+      if (before != Epoch{} && before != hub.epoch && !options_.hub) {
+        CHAPTER_ASSIGN_OR_RETURN(dropped, DroppedFor(hub.node, before));
+      }
       std::string prefix(1, keys::kHubCursorKind);
       it = snapshot->NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
       for (it->SeekToFirst(); it->Valid(); it->Next()) {
         const ReplicaId feed{Reader(it->key().substr(1)).BigEndian64()};
-        if (feed != hub.replica && SameLineage(feed, hub.replica)) {
+        if (feed != hub.replica && (dropped || SameLineage(feed, hub.replica))) {
           batch.Delete(Table::kMeta, it->key());
         }
       }
@@ -882,6 +904,7 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
     batch.Put(Table::kMeta, keys::kIdentity, EncodeIdentity());
     CHAPTER_RETURN_IF_ERROR(Commit(transaction));
     std::move(undo).Cancel();
+    if (options_.hub) hubs_[hub.node] = std::move(epochs);
     events = transaction.events();
   }
   CHAPTER_RETURN_IF_ERROR(Finish(events));
@@ -1074,16 +1097,12 @@ absl::StatusOr<FeedPage> Replica::ReadFeed(const FeedRequest& request) {
     HybridTime sent;
     if (IsPlanted(Planted::kCursorByClock)) sent = HighestUpTo(*snapshot, request);
     // What the hub has refused waits for its state, and gets a new place in the feed then.
-    std::set<RecordKey> refused;
+    bool any_refused = false;
     if (!options_.hub) {
       const std::string resets(1, keys::kResetKind);
       auto reset = snapshot->NewIterator(Table::kMeta, resets, keys::PrefixEnd(resets));
-      for (reset->SeekToFirst(); reset->Valid(); reset->Next()) {
-        CHAPTER_ASSIGN_OR_RETURN(const ResetValue value, DecodeReset(reset->value()));
-        if (value.hub == request.peer.node && value.epoch == request.peer.epoch) {
-          refused.insert(Reader(reset->key().substr(1)).Key());
-        }
-      }
+      reset->SeekToFirst();
+      any_refused = reset->Valid();
       CHAPTER_RETURN_IF_ERROR(reset->status());
     }
     size_t bytes = 0;
@@ -1147,7 +1166,17 @@ absl::StatusOr<FeedPage> Replica::ReadFeed(const FeedRequest& request) {
         entered = stored.meta.Position(request.scope)->entered > request.since;
       }
       const bool anew = sequence <= request.anew;
-      if ((stored.meta.origin == request.peer.replica && !anew) || refused.contains(key)) {
+      bool refused = false;
+      if (any_refused) {
+        auto reset = snapshot->Get(Table::kMeta, keys::Reset(key));
+        if (reset.ok()) {
+          CHAPTER_ASSIGN_OR_RETURN(const ResetValue value, DecodeReset(*reset));
+          refused = value.hub == request.peer.node && value.epoch == request.peer.epoch;
+        } else if (!absl::IsNotFound(reset.status())) {
+          return reset.status();
+        }
+      }
+      if ((stored.meta.origin == request.peer.replica && !anew) || refused) {
         ++page.skipped;
         continue;
       }
@@ -1463,8 +1492,12 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
                              const RecordUpdate* hub_state, const Seen& hub_seen) {
   transaction.batch().Delete(Table::kMeta, keys::Reset(key));
   StoredRecord* held = transaction.Find(key);
-  // An erasure is nobody's to refuse.
-  if (held == nullptr || held->record.erased) return;
+  if (held == nullptr) return;
+  if (held->record.erased) {
+    // An erasure is nobody's to refuse; this hub may not have it.
+    held->meta.origin = {};
+    return transaction.Touch(key);
+  }
   const std::set<ReplicaId> own(identity_.own.begin(), identity_.own.end());
   const auto unseen_own = [&](const Version& version) {
     return own.contains(version.replica) && !hub_seen.Covers(version);
@@ -1544,7 +1577,12 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
       if (!known) {
         list_lost(entry.path, entry.lost_value, entry.lost_actor, entry.lost_version.time);
       }
-      for (const SettlementEntry& s : entry.settlements) settlements += !hub_seen.Covers(s.version);
+      // Of what goes on to the hub the settlements go along.
+      if (!known || later.state.cells.empty()) {
+        for (const SettlementEntry& s : entry.settlements) {
+          settlements += !hub_seen.Covers(s.version);
+        }
+      }
       return !known;
     });
     if (!later.state.cells.empty()) {
@@ -1605,11 +1643,12 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
     if (later.state.cells.empty() && !again) held->meta.origin = hub.replica;
     for (Cell& cell : later.state.cells) others.push_back(std::move(cell));
     if (others.empty()) return transaction.Remove(key);
-    // Also of others it claims no more than the hub does, or it shows: what a refused write
-    // had replaced is not here any more.
+    // Where something is missing it claims no more of others than the hub does.
     Seen& seen = held->record.seen;
     const Seen claimed = seen;
-    for (const auto& [id, time] : claimed.entries()) seen.Set(id, std::min(time, hub_seen.Get(id)));
+    for (const auto& [id, time] : claimed.entries()) {
+      if (left_with_gaps || taken_out.contains(id)) seen.Set(id, std::min(time, hub_seen.Get(id)));
+    }
     for (const Cell& cell : others) seen.Advance(cell.version);
     std::sort(others.begin(), others.end(),
               [](const Cell& a, const Cell& b) { return a.path < b.path; });

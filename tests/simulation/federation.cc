@@ -161,11 +161,12 @@ Federation::Federation(const Options& options, Limits limits)
 }
 
 Federation::~Federation() {
-  LogSink::federation = nullptr;
   for (const auto& site : sites_) {
+    running_ = site->number;
     if (site->life != nullptr) Stop(site->number, 0);
   }
   scheduler_.Clear();
+  LogSink::federation = nullptr;
 }
 
 // --- Building. ---
@@ -235,6 +236,7 @@ uint64_t Federation::NowMs(const Site& site) const {
 
 void Federation::Start(size_t number) {
   Site& site = *sites_[number];
+  running_ = number;
   site.restarting = false;
   site.options.entities = Rules(site.options.hub, site.older_schema);
   site.options.copied = site.copied;
@@ -800,7 +802,6 @@ void Federation::GoBack(size_t number, Aware aware) {
   site.from_the_past = true;
   site.went_back_ms = scheduler_.now_ms();
   if (site.options.hub) {
-    ledger_.HubWentBack();
     // It may not know any more that one of two computers of an id has been there.
     std::map<uint64_t, size_t> users;
     for (const auto& other : sites_) {
@@ -983,7 +984,7 @@ void Federation::ErrorLogged(const std::string& line) {
     return report_.counts.Add("error logged", "after a disk's fault");
   }
   for (const uint64_t session : nonsense_sessions_) {
-    if (absl::StrContains(line, storage::ToHex(session))) {
+    if (absl::StartsWith(line, absl::StrCat("session ", storage::ToHex(session), " "))) {
       return report_.counts.Add("error logged", "after nonsense");
     }
   }

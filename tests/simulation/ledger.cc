@@ -399,7 +399,9 @@ void Ledger::Refused(const std::string& record, const std::string& path, const P
 }
 
 void Ledger::RefusedSettlements(size_t site, const std::string& record) {
-  histories_[record].refused_settlements.insert(site);
+  // As it was before the refusal was heard.
+  const auto& settled = memory_[site].settled[record];
+  histories_[record].refused_settlements[site].insert(settled.begin(), settled.end());
 }
 
 void Ledger::GoBack(size_t site, const PlainRecords& records) {
@@ -468,7 +470,8 @@ std::vector<size_t> Ledger::EqualsOf(const History& history, size_t number) cons
     const PlainWrite& twin = history.writes[other];
     if (other == number || twin.past.Has(number)) continue;
     // Under its later stamp it is another write, that came from a backup.
-    if (write.past.Has(other) && !twin.stamped_again) continue;
+    const bool again = twin.stamped_again && alarms_allowed_of_.contains(twin.site);
+    if (write.past.Has(other) && !again) continue;
     if (twin.acknowledged || twin.observed) equals.push_back(other);
   }
   return equals;
@@ -535,10 +538,8 @@ void Ledger::CheckAll(const PlainRecords& records) {
       if (ending.empty() && refused != refused_.end() && refused->second.contains(number)) {
         ending = "refused and shown";
       }
-      // What other computers had settled goes with it where the hub has lost it.
-      const auto& refusers = history.refused_settlements;
       if (ending.empty() && write.kind == PlainWrite::Kind::kSettle &&
-          (refusers.contains(write.site) || (hub_went_back_ && !refusers.empty()))) {
+          WentWithRefusal(history, write)) {
         ending = "refused and shown";
       }
       if (!ending.empty()) {
@@ -562,6 +563,19 @@ void Ledger::CheckAll(const PlainRecords& records) {
                          record == nullptr ? "no such record" : record->Text()));
     }
   }
+}
+
+// Its own computer's, or what others had settled and the hub has lost, where the one whose
+// push was refused had it.
+bool Ledger::WentWithRefusal(const History& history, const PlainWrite& settlement) const {
+  if (history.refused_settlements.contains(settlement.site)) return true;
+  return std::any_of(history.refused_settlements.begin(), history.refused_settlements.end(),
+                     [&](const auto& refuser) {
+                       return std::any_of(settlement.closed.begin(), settlement.closed.end(),
+                                          [&](const Stamp& lost) {
+                                            return refuser.second.contains({settlement.path, lost});
+                                          });
+                     });
 }
 
 bool Ledger::FoundAgain(const History& history, const PlainWrite& settlement) const {

@@ -114,8 +114,6 @@ class Ledger {
   // What only `records` had, and none of `others` has, may be lost.
   void Excuse(const PlainRecords& records, const std::vector<const PlainRecords*>& others,
               const std::string& why);
-  // A hub's disk has gone back.
-  void HubWentBack() { hub_went_back_ = true; }
   // Whatever `site` writes from now on may be lost, until `why` is empty.
   void ExcuseWritesOf(size_t site, const std::string& why) { excused_sites_[site] = why; }
   // The same of whatever is written under this replica id, before or after, by anybody.
@@ -154,7 +152,8 @@ class Ledger {
     std::map<std::pair<std::string, PlainValue>, std::vector<size_t>> by_value;
     std::set<std::tuple<std::string, PlainValue, Stamp>> judged;  // conflict entries
     std::map<std::pair<std::string, Stamp>, PlainValue> content;
-    std::set<size_t> refused_settlements;  // sites
+    // Sites whose settlements a hub refused, with the conflicts that were settled there.
+    std::map<size_t, std::set<std::pair<std::string, Stamp>>> refused_settlements;
   };
   struct SiteMemory {
     std::map<std::string, PlainRecord> last;  // as it was last seen
@@ -184,13 +183,13 @@ class Ledger {
   // Whether an alarm over a write is one that the design allows.
   bool MayAlarm(const PlainWrite& write) const;
   // Whether what a settlement closed may be open once more, as it was stamped again.
+  bool WentWithRefusal(const History& history, const PlainWrite& settlement) const;
   bool FoundAgain(const History& history, const PlainWrite& settlement) const;
   bool AreTwins(size_t a, size_t b) const;
 
   const std::function<void(const std::string&)> fail_;
   std::map<std::string, History> histories_;
   std::map<size_t, SiteMemory> memory_;
-  bool hub_went_back_ = false;
   std::map<size_t, std::string> excused_sites_;
   std::map<uint64_t, std::string> excused_ids_;
   std::set<size_t> alarms_allowed_of_;

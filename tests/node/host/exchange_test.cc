@@ -390,7 +390,7 @@ TEST_F(ExchangeTest, TwoFindingsAndTwoSettlementsOfOneConflictUnite) {
 class BadPeerTest : public ExchangeTest {
  protected:
   // Feeds the acceptor a handshake and then `message`; the status with which it ends.
-  absl::Status Send(v1::SyncMessage message) {
+  absl::Status Send(v1::SyncMessage message, bool from_hub = false) {
     Session session(TestConfig(hq, false));
     absl::Status ended;
     std::deque<Event> events;
@@ -401,6 +401,7 @@ class BadPeerTest : public ExchangeTest {
     hello.mutable_hello()->set_replica(77);
     hello.mutable_hello()->set_epoch(1);
     hello.mutable_hello()->set_node(std::string(16, 'x'));
+    hello.mutable_hello()->set_hub(from_hub);
     events.push_back(MessageIn{hello});
     bool sent = false;
     while (!events.empty()) {
@@ -434,6 +435,40 @@ TEST_F(BadPeerTest, AHelloOfAnotherVersionNamesBoth) {
   const absl::Status status = std::get<EndSession>(effects[0]).status;
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(status.message()), HasSubstr("versions 7 to 9, this program 1 to 1"));
+}
+
+TEST_F(BadPeerTest, AHelloNamesAtMostSoManyEpochsThatAreOver) {
+  Session session(TestConfig(hq, false));
+  v1::SyncMessage hello;
+  hello.mutable_hello()->set_version_min(1);
+  hello.mutable_hello()->set_version_max(1);
+  for (uint64_t i = 0; i < kPastEpochsMax + 1; ++i) hello.mutable_hello()->add_past_epochs(i + 1);
+  const auto effects = session.Handle(MessageIn{hello}, 1);
+  ASSERT_EQ(effects.size(), 1u);
+  const absl::Status status = std::get<EndSession>(effects[0]).status;
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("1025 epochs that are over is over the"));
+}
+
+TEST_F(BadPeerTest, OnlyAHubTellsOfHubsAndOfSoManyAtMost) {
+  const auto pulse = [](size_t hubs, size_t over, size_t node_bytes) {
+    v1::SyncMessage message;
+    for (size_t i = 0; i < hubs; ++i) {
+      v1::HubEpoch& hub = *message.mutable_pulse()->add_hubs();
+      hub.set_node(std::string(node_bytes, static_cast<char>('a' + i % 26)));
+      hub.set_epoch(i + 1);
+      for (size_t j = 0; j < over; ++j) hub.add_over(100 + j);
+    }
+    return message;
+  };
+  const auto text = [](const absl::Status& status) { return std::string(status.message()); };
+  EXPECT_THAT(text(Send(pulse(65, 0, 16), true)), HasSubstr("65 hubs is over the limit of 64"));
+  EXPECT_THAT(text(Send(pulse(1, 17, 16), true)), HasSubstr("17 epochs of one hub is over the"));
+  EXPECT_FALSE(Send(pulse(1, 0, 5), true).ok());
+  EXPECT_TRUE(Send(pulse(3, 16, 16), true).ok());
+  EXPECT_EQ(hq.replica->KnownHubs().size(), 4u) << "three, and who told of them";
+  EXPECT_TRUE(Send(pulse(65, 17, 5)).ok()) << "what a node says of hubs is not looked at";
+  EXPECT_EQ(hq.replica->KnownHubs().size(), 4u);
 }
 
 TEST_F(BadPeerTest, ChangesOutOfOrderEndTheStream) {

@@ -413,13 +413,14 @@ TEST_F(RegressionTest, AHubTellsInWhichEpochAnotherIs) {
   ASSERT_TRUE(hq2.Put(kNote1, {{kChapterField, "toronto"}}).ok());
   ASSERT_TRUE(Sync(italy, hq2).ok());
   ASSERT_FALSE(italy.Has(kNote1));
+  const Epoch before = hq2.replica->epoch();
   hq2.replica.reset();
   hq2.engine = std::move(old);
   hq2.options.copied = true;
   hq2.Open();
   ASSERT_TRUE(Sync(italy, hq).ok());
   EXPECT_FALSE(italy.Has(kNote1)) << "hq may only be behind";
-  const storage::KnownHub known{hq2.options.node, hq2.replica->epoch()};
+  const storage::KnownHub known{hq2.options.node, hq2.replica->epoch(), {before}};
   EXPECT_THAT(hq.replica->KnownHubs(), testing::Not(testing::Contains(known)));
   ASSERT_TRUE(Sync(hq2, hq).ok());
   EXPECT_THAT(hq.replica->KnownHubs(), testing::Contains(known));

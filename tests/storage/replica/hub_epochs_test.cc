@@ -31,19 +31,39 @@ TEST(HubEpochsTest, WhatIsMetLaterIsLater) {
   EXPECT_THAT(hub.earlier, ElementsAre(Epoch{2}));
 }
 
-TEST(HubEpochsTest, OnlyWhatIsNotKnownIsNews) {
+TEST(HubEpochsTest, OnlyWhoKnowsThatOursIsOverHasNews) {
   HubEpochs hub;
   hub.Meet({1});
   hub.Meet({2});
-  EXPECT_FALSE(hub.Hear({2}));
-  EXPECT_FALSE(hub.Hear({1})) << "another hub is behind";
-  EXPECT_TRUE(hub.Hear({3}));
-  EXPECT_FALSE(hub.Hear({3}));
+  EXPECT_FALSE(hub.Hear({2}, {{1}}));
+  EXPECT_FALSE(hub.Hear({1}, {})) << "it is behind";
+  EXPECT_FALSE(hub.Hear({3}, {{1}})) << "it may be behind";
+  EXPECT_FALSE(hub.Hear({}, {{2}}));
+  EXPECT_TRUE(hub.Hear({3}, {{1}, {2}}));
+  EXPECT_FALSE(hub.Hear({3}, {{1}, {2}}));
   EXPECT_EQ(hub.latest(), Epoch{3});
   EXPECT_EQ(hub.met, Epoch{2});
-  hub.Meet({3});
+  EXPECT_TRUE(hub.Hear({4}, {{3}}));
+  hub.Meet({4});
   EXPECT_EQ(hub.heard, Epoch{});
-  EXPECT_THAT(hub.earlier, ElementsAre(Epoch{1}, Epoch{2}));
+  EXPECT_THAT(hub.earlier, ElementsAre(Epoch{1}, Epoch{2}, Epoch{3}));
+  EXPECT_FALSE(hub.Hear({3}, {{4}})) << "it was over before";
+}
+
+TEST(HubEpochsTest, TwoThatMetDifferentEpochsDoNotSwap) {
+  HubEpochs older;
+  older.Meet({1});
+  HubEpochs newer;
+  newer.Meet({2});
+  EXPECT_FALSE(newer.Hear(older.latest(), older.earlier));
+  EXPECT_FALSE(older.Hear(newer.latest(), newer.earlier));
+  newer.Meet({3});
+  EXPECT_FALSE(newer.Hear(older.latest(), older.earlier));
+  // Who never met it takes anybody's word, and goes on from there.
+  HubEpochs none;
+  EXPECT_TRUE(none.Hear({2}, {}));
+  EXPECT_TRUE(none.Hear(newer.latest(), newer.earlier));
+  EXPECT_EQ(none.latest(), Epoch{3});
 }
 
 TEST(HubEpochsTest, KeepsTheLastOnes) {
@@ -58,7 +78,7 @@ TEST(HubEpochsTest, ReadsWhatItWroteAndNothingElse) {
   HubEpochs hub;
   hub.Meet({7});
   hub.Meet({8});
-  hub.Hear({9});
+  ASSERT_TRUE(hub.Hear({9}, {{8}}));
   const std::string bytes = Encode(hub);
   const HubEpochs again = DecodeHubEpochs(bytes);
   EXPECT_EQ(again.met, hub.met);
