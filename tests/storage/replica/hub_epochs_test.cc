@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The order of a hub's epochs, as one replica learns them, and their bytes.
+// The order of a hub's epochs, as one replica learns them by meeting the hub and by
+// what others tell, and their bytes.
 #include "storage/replica/hub_epochs.h"
 
 #include <gmock/gmock.h>
