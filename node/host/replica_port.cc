@@ -49,7 +49,9 @@ std::optional<Event> Perform(storage::Replica& replica, const Effect& effect) {
           [&](const SendWaiting& e) -> Result {
             return WaitingSent{replica.SendWaiting(e.hub, e.limit)};
           },
-          [&](const HearOfHubs& e) -> Result { return HubsHeard{replica.HearOfHubs(e.hubs)}; },
+          [&](const HearOfHubs& e) -> Result {
+            return HubsHeard{replica.HearOfHubs(e.from, e.hubs)};
+          },
       },
       effect);
 }

@@ -780,7 +780,7 @@ void Session::TakePulse(const v1::Pulse& pulse) {
         peer_,
         HybridTime::FromWall(std::max(clock.wall_ms, clock.hybrid.wall_ms()) + hub_ahead_max_ms_)});
   }
-  if (peer_.hub && pulse.hubs_size() > 0) {
+  if (peer_.hub && (config_.hub || pulse.hubs_size() > 0)) {
     if (static_cast<size_t>(pulse.hubs_size()) > storage::kHubsMax) {
       return End(absl::InvalidArgumentError(absl::StrCat(
           "a Pulse with ", pulse.hubs_size(), " hubs is over the limit of ", storage::kHubsMax)));
@@ -794,11 +794,11 @@ void Session::TakePulse(const v1::Pulse& pulse) {
             absl::StrCat("a Pulse with ", hub.over_size(),
                          " epochs of one hub is over the limit of ", storage::kHubEpochsKept)));
       }
-      storage::KnownHub known{*node, {hub.epoch()}, {}};
+      storage::KnownHub known{*node, {hub.epoch()}, hub.at_ms(), {}};
       for (const uint64_t over : hub.over()) known.over.push_back({over});
       hubs.push_back(std::move(known));
     }
-    effects_.push_back(HearOfHubs{std::move(hubs)});
+    effects_.push_back(HearOfHubs{peer_, std::move(hubs)});
   }
   if (pulse.asks() == 0) return;
   pulse_asked_ = pulse.asks();
@@ -950,15 +950,13 @@ void Session::On(const Tick& event) {
   last_pulse_ms_ = now_ms_;
   v1::SyncMessage message;
   *message.mutable_pulse()->mutable_clock() = ToProto(event.clock);
-  if (event.hubs != hubs_told_) {
-    for (const storage::KnownHub& known : event.hubs) {
-      if (known.node == peer_.node) continue;
-      v1::HubEpoch& hub = *message.mutable_pulse()->add_hubs();
-      hub.set_node(ToBytes(known.node));
-      hub.set_epoch(known.epoch.value);
-      for (const storage::Epoch& over : known.over) hub.add_over(over.value);
-    }
-    hubs_told_ = event.hubs;
+  for (const storage::KnownHub& known : event.hubs) {
+    if (known.node == peer_.node) continue;
+    v1::HubEpoch& hub = *message.mutable_pulse()->add_hubs();
+    hub.set_node(ToBytes(known.node));
+    hub.set_epoch(known.epoch.value);
+    hub.set_at_ms(known.at_ms);
+    for (const storage::Epoch& over : known.over) hub.add_over(over.value);
   }
   Send(std::move(message));
 }

@@ -109,6 +109,7 @@ struct SendWaiting {
 };
 // Call Replica::HearOfHubs; answer HubsHeard.
 struct HearOfHubs {
+  storage::PeerIdentity from;
   std::vector<storage::KnownHub> hubs;
 };
 // Close the stream with this status. Nothing follows. OK: a clean end.
@@ -335,8 +336,7 @@ class Session {
   storage::PeerIdentity peer_;
   storage::HelloFacts hello_;
   std::string federation_;
-  uint64_t hub_ahead_max_ms_ = 0;             // how far ahead the hub takes stamps
-  std::vector<storage::KnownHub> hubs_told_;  // in the last Pulse that named any
+  uint64_t hub_ahead_max_ms_ = 0;  // how far ahead the hub takes stamps
   std::vector<Outbound> outbound_;
   storage::Sequence anew_;  // as in FeedRequest
   std::deque<InFlight> in_flight_;

@@ -47,6 +47,8 @@ inline constexpr size_t kSessionsKept = 16;
 inline constexpr size_t kAttemptsKept = 64;
 // Epochs of a hub before the present one, of which a peer tells it.
 inline constexpr size_t kHubEpochsKept = 16;
+// So far apart hubs' clocks may be, in milliseconds, for what one met later to be later.
+inline constexpr uint64_t kHubClocksApartMsMax = 60'000;
 // Hubs of which a hub tells.
 inline constexpr size_t kHubsMax = 64;
 // Writes of one batch: bounds the memory and the pause of one commit.

@@ -71,6 +71,7 @@ struct HelloFacts {
 struct KnownHub {
   NodeId node;
   Epoch epoch;
+  uint64_t at_ms = 0;       // Unix milliseconds when it was last known to be in that epoch
   std::vector<Epoch> over;  // at most kHubEpochsKept
   friend bool operator==(const KnownHub&, const KnownHub&) = default;
 };

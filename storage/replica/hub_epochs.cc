@@ -24,23 +24,26 @@ void HubEpochs::Over(Epoch epoch) {
   if (earlier.size() > kHubEpochsKept) earlier.erase(earlier.begin());
 }
 
-void HubEpochs::Meet(Epoch epoch) {
+void HubEpochs::Meet(Epoch epoch, uint64_t now_ms) {
   if (epoch != met) Over(met);
   if (epoch != heard) Over(heard);
   std::erase(earlier, epoch);
   met = epoch;
   heard = {};
+  at_ms = now_ms;
 }
 
-bool HubEpochs::Hear(Epoch epoch, const std::vector<Epoch>& over) {
+bool HubEpochs::Hear(Epoch epoch, uint64_t then_ms, const std::vector<Epoch>& over) {
   const Epoch known = latest();
   if (epoch == Epoch{} || epoch == known || Contains(earlier, epoch)) return false;
-  if (known != Epoch{} && !Contains(over, known)) return false;
+  const bool later = then_ms > at_ms + kHubClocksApartMsMax;
+  if (known != Epoch{} && !Contains(over, known) && !later) return false;
   for (const Epoch& one : over) {
     if (one != epoch) Over(one);
   }
   Over(known);
   heard = epoch;
+  at_ms = then_ms;
   return true;
 }
 
@@ -48,6 +51,7 @@ std::string Encode(const HubEpochs& value) {
   std::string out;
   AppendFixed64(value.met.value, out);
   AppendFixed64(value.heard.value, out);
+  AppendFixed64(value.at_ms, out);
   AppendVarint(value.earlier.size(), out);
   for (const Epoch& epoch : value.earlier) AppendFixed64(epoch.value, out);
   return out;
@@ -58,6 +62,7 @@ HubEpochs DecodeHubEpochs(std::string_view bytes) {
   HubEpochs value;
   value.met = {in.Fixed64()};
   value.heard = {in.Fixed64()};
+  value.at_ms = in.Fixed64();
   const size_t earlier = in.Count(kHubEpochsKept, 8);
   for (size_t i = 0; i < earlier; ++i) value.earlier.push_back({in.Fixed64()});
   return in.ok() ? value : HubEpochs{};

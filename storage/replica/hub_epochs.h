@@ -17,14 +17,16 @@ namespace chaptersync::storage {
 struct HubEpochs {
   Epoch met;                   // the last in which this replica met the hub; 0: never
   Epoch heard;                 // a later one, as another hub says; 0: none
+  uint64_t at_ms = 0;          // Unix milliseconds when it was last known to be in latest()
   std::vector<Epoch> earlier;  // those that are over, the last ones, at most kHubEpochsKept
 
   Epoch latest() const { return heard != Epoch{} ? heard : met; }
   // The hub itself is in `epoch` now.
-  void Meet(Epoch epoch);
-  // Another hub says so, and that those in `over` are over. False where that is no news:
-  // who does not know that the latest one known here is over may only be behind.
-  bool Hear(Epoch epoch, const std::vector<Epoch>& over);
+  void Meet(Epoch epoch, uint64_t now_ms);
+  // Another hub knew it to be in `epoch` at `then_ms`, and that those in `over` are over.
+  // False where that is no news. Who does not know that the latest one known here is over may
+  // only be behind, unless what it knows is later by more than clocks differ.
+  bool Hear(Epoch epoch, uint64_t then_ms, const std::vector<Epoch>& over);
 
  private:
   void Over(Epoch epoch);

@@ -242,7 +242,7 @@ class Replica {
   // A hub has told in which epochs others are. True: a record was dropped here for an epoch
   // that is over; begin the session anew, in which all cursors are void, so that the record
   // is offered again.
-  absl::StatusOr<bool> HearOfHubs(const std::vector<KnownHub>& hubs);
+  absl::StatusOr<bool> HearOfHubs(const PeerIdentity& from, const std::vector<KnownHub>& hubs);
   // The ends of the feeds of these scopes.
   absl::StatusOr<std::vector<FeedCursor>> FeedEnds(const std::vector<Scope>& scopes) const;
   // Records of feed `scope` after `after` that `peer` did not send itself; counts

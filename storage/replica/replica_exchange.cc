@@ -512,7 +512,7 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
     HubEpochs epochs;
     if (peer.hub) {
       CHAPTER_ASSIGN_OR_RETURN(epochs, EpochsOf(peer.node));
-      epochs.Meet(peer.epoch);
+      epochs.Meet(peer.epoch, WallMs());
       batch.Put(Table::kMeta, keys::HubEpochsOf(peer.node), Encode(epochs));
     }
     // With the clock: what is written here from now on is later than what the peer has, also
@@ -640,15 +640,21 @@ std::vector<KnownHub> Replica::KnownHubs() const {
   absl::ReaderMutexLock lock(&mutex_);
   for (const auto& [node, epochs] : hubs_) {
     if (hubs.size() == kHubsMax) break;
-    hubs.push_back({node, epochs.latest(), epochs.earlier});
+    hubs.push_back({node, epochs.latest(), epochs.at_ms, epochs.earlier});
   }
   return hubs;
 }
 
-absl::StatusOr<bool> Replica::HearOfHubs(const std::vector<KnownHub>& hubs) {
+absl::StatusOr<bool> Replica::HearOfHubs(const PeerIdentity& from,
+                                         const std::vector<KnownHub>& hubs) {
   bool dropped = false;
   {
     absl::MutexLock lock(&mutex_);
+    // It is still there, in this epoch.
+    const auto known = hubs_.find(from.node);
+    if (known != hubs_.end() && known->second.latest() == from.epoch) {
+      known->second.at_ms = std::max(known->second.at_ms, WallMs());
+    }
     CHAPTER_ASSIGN_OR_RETURN(const bool news, NoteHubs(hubs, dropped));
     if (!news) return false;
   }
@@ -665,7 +671,7 @@ absl::StatusOr<bool> Replica::NoteHubs(const std::vector<KnownHub>& hubs, bool& 
     const Epoch before = epochs.latest();
     // Of a hub that a node never met it has dropped nothing.
     if (before == Epoch{} && (!options_.hub || hubs_.size() + news.size() >= kHubsMax)) continue;
-    if (!epochs.Hear(hub.epoch, hub.over)) continue;
+    if (!epochs.Hear(hub.epoch, hub.at_ms, hub.over)) continue;
     if (!options_.hub && !dropped) {
       CHAPTER_ASSIGN_OR_RETURN(dropped, DroppedFor(hub.node, before));
     }
@@ -804,7 +810,7 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
     CHAPTER_ASSIGN_OR_RETURN(HubEpochs epochs, EpochsOf(hub.node));
     const Epoch known = epochs.met;
     const Epoch before = epochs.latest();
-    epochs.Meet(hub.epoch);
+    epochs.Meet(hub.epoch, WallMs());
     batch.Put(Table::kMeta, keys::HubEpochsOf(hub.node), Encode(epochs));
     if (known != hub.epoch) {
       // Other hubs may have offered meanwhile what was dropped for the epoch that is over.
@@ -1551,9 +1557,9 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
   }
   // A hub that has gone back does not know them any more, and this node cannot tell what
   // they had replaced: an officer is to see them.
-  // The same where the record has left, once something was taken out: what is left shows
-  // less than it had seen, and would hide from the hub what the refused writes had replaced.
-  const bool left_with_gaps = hub_state == nullptr && !hub_seen.empty() && !refused.cells.empty();
+  // The same where the record has left, once something was taken out: what remains shows less
+  // than it had seen, and would hide from the hub what the refused writes had replaced.
+  const bool gaps = hub_state == nullptr && !hub_seen.empty() && !refused.cells.empty();
   const auto list_lost = [&](const CellPath& path, const std::optional<std::string>& value,
                              const std::string& actor, HybridTime written_at) {
     lost.push_back(
@@ -1565,13 +1571,13 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
                                 ", and refused what was written with it: ", refusal.message),
          .written_at = written_at});
   };
-  if (hub_state != nullptr || left_with_gaps) {
+  if (hub_state != nullptr || gaps) {
     for (const Cell& cell : others) {
       if (hub_seen.Covers(cell.version)) continue;
       list_lost(cell.path, cell.value, cell.actor, cell.version.time);
     }
   }
-  if (left_with_gaps) {
+  if (gaps) {
     std::erase_if(later.state.conflicts, [&](const ConflictEntry& entry) {
       const bool known = hub_seen.Covers(entry.lost_version);
       if (!known) {
@@ -1585,6 +1591,7 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
       }
       return !known;
     });
+    // It stays until it is dropped.
     if (!later.state.cells.empty()) {
       std::erase_if(others, [&](const Cell& cell) { return !hub_seen.Covers(cell.version); });
     }
@@ -1633,11 +1640,10 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
   if (hub_state == nullptr) {
     // A hub that has never had it, or has lost it, gets what others wrote; to one where it
     // has left there is nothing to send but later writes.
-    const bool known =
-        left_with_gaps ||
-        (!hub_seen.empty() && std::all_of(others.begin(), others.end(), [&](const Cell& cell) {
-          return hub_seen.Covers(cell.version);
-        }));
+    const bool known = gaps || (!hub_seen.empty() &&
+                                std::all_of(others.begin(), others.end(), [&](const Cell& cell) {
+                                  return hub_seen.Covers(cell.version);
+                                }));
     // What was refused as it is now would be so again.
     const bool again = !known && !taken_out.empty();
     if (later.state.cells.empty() && !again) held->meta.origin = hub.replica;
@@ -1647,7 +1653,7 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
     Seen& seen = held->record.seen;
     const Seen claimed = seen;
     for (const auto& [id, time] : claimed.entries()) {
-      if (left_with_gaps || taken_out.contains(id)) seen.Set(id, std::min(time, hub_seen.Get(id)));
+      if (gaps || taken_out.contains(id)) seen.Set(id, std::min(time, hub_seen.Get(id)));
     }
     for (const Cell& cell : others) seen.Advance(cell.version);
     std::sort(others.begin(), others.end(),

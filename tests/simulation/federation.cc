@@ -802,6 +802,7 @@ void Federation::GoBack(size_t number, Aware aware) {
   site.from_the_past = true;
   site.went_back_ms = scheduler_.now_ms();
   if (site.options.hub) {
+    ledger_.HubWentBack();
     // It may not know any more that one of two computers of an id has been there.
     std::map<uint64_t, size_t> users;
     for (const auto& other : sites_) {

@@ -263,7 +263,10 @@ void Ledger::Judge(const std::string& name, History& history, const PlainEntry& 
   const PlainWrite& l = history.writes[*lost];
   const PlainWrite& c = history.writes[*current];
   if (!c.past.Has(*lost) && !l.past.Has(*current)) return;
-  if (MayAlarm(l) || MayAlarm(c)) {
+  // What remains of a refused record may be all that a hub gets that has lost it, and then
+  // claims to have seen what the refused writes had replaced.
+  const bool remains = hub_went_back_ && refused_.contains(name);
+  if (remains || MayAlarm(l) || MayAlarm(c)) {
     ++alarms_allowed_;
     return;
   }

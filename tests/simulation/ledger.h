@@ -114,6 +114,8 @@ class Ledger {
   // What only `records` had, and none of `others` has, may be lost.
   void Excuse(const PlainRecords& records, const std::vector<const PlainRecords*>& others,
               const std::string& why);
+  // A hub's disk has gone back.
+  void HubWentBack() { hub_went_back_ = true; }
   // Whatever `site` writes from now on may be lost, until `why` is empty.
   void ExcuseWritesOf(size_t site, const std::string& why) { excused_sites_[site] = why; }
   // The same of whatever is written under this replica id, before or after, by anybody.
@@ -190,6 +192,7 @@ class Ledger {
   const std::function<void(const std::string&)> fail_;
   std::map<std::string, History> histories_;
   std::map<size_t, SiteMemory> memory_;
+  bool hub_went_back_ = false;
   std::map<size_t, std::string> excused_sites_;
   std::map<uint64_t, std::string> excused_ids_;
   std::set<size_t> alarms_allowed_of_;
