@@ -262,6 +262,28 @@ TEST_F(SettlementTest, OpenAgainBecauseItWasRefusedIsNoFailure) {
   EXPECT_EQ(ledger_.endings().at("refused and shown"), 1);
 }
 
+TEST_F(SettlementTest, WhatOthersSettledMayGoWithARefusalOnlyWhereItWasHeld) {
+  const PlainRecord settled = hub_;
+  hub_.log[0].open = true;
+  ledger_.RefusedSettlements(5, "m1");  // 5 had none
+  EXPECT_THAT(Check({{"m1", hub_}}), ElementsAre(HasSubstr("a settlement was lost: m1")));
+  failures_.clear();
+  ledger_.Observe(6, "m1", settled);
+  ledger_.RefusedSettlements(6, "m1");
+  EXPECT_THAT(Check({{"m1", hub_}}), IsEmpty());
+}
+
+TEST_F(SettlementTest, AnotherEntryOfTheValueExcusesNothing) {
+  // The hub that settled it goes back; elsewhere the same value lost in another entry.
+  PlainRecord elsewhere = hub_;
+  elsewhere.log[0].lost_stamp = {99, 199};
+  const PlainRecords other{{"m1", elsewhere}};
+  ledger_.Excuse({{"m1", hub_}}, {&other}, "went back");
+  hub_.log[0].open = true;
+  EXPECT_THAT(Check({{"m1", hub_}}), IsEmpty());
+  EXPECT_THAT(ledger_.losses_allowed(), ElementsAre(Pair("went back", 1)));
+}
+
 TEST_F(SettlementTest, OpenAtTheEndIsLost) {
   hub_.log[0].open = true;
   EXPECT_THAT(Check({{"m1", hub_}}), ElementsAre(HasSubstr("a settlement was lost: m1")));
@@ -370,6 +392,59 @@ TEST_F(LedgerTest, WhatOthersHaveIsNotExcused) {
   ledger_.Excuse({{"m1", now}}, {&other}, "went back");
   EXPECT_THAT(Check({}), ElementsAre(HasSubstr("a write was lost")));
   EXPECT_THAT(ledger_.losses_allowed(), IsEmpty());
+}
+
+TEST_F(LedgerTest, AnIdThatTwoUsedUnseenIsExcused) {
+  ledger_.Twins(1, 2);
+  PlainRecord one;
+  PlainRecord two;
+  Write({1, 500}, one, kName, "w1;", 10, "m1");
+  Write(At(3), two, kName, "w2;", 11, "m2");
+  ledger_.ExcuseWritesUnder(500, "a clone");
+  EXPECT_THAT(Check({}), ElementsAre(HasSubstr("a write was lost: m2")));
+  EXPECT_THAT(ledger_.losses_allowed(), ElementsAre(Pair("a clone", 1)));
+}
+
+// What a computer that has gone back stamps again, or does not claim any more after a refusal,
+// may seem a conflict; what another does not claim may not.
+TEST_F(LedgerTest, WhatIsNotClaimedAnyMoreMaySeemAConflictWhereOneWentBack) {
+  for (const bool went_back : {false, true}) {
+    const std::string record = went_back ? "m2" : "m1";
+    const uint64_t time = went_back ? 20 : 10;
+    if (went_back) ledger_.AllowAlarms(1);
+    PlainRecord one;
+    Write(At(1), one, kName, "w1;", time, record);
+    const PlainCell first = one.cells[kName];
+    PlainRecord two = one;
+    two.seen = {{101, time}};
+    ledger_.Observe(2, record, two);
+    Write(At(2), two, kName, "w2;", time + 1, record);
+    ledger_.Observe(2, record, two);
+    two.seen = {{102, time + 1}};
+    ledger_.Observe(2, record, two);
+    two.log.push_back(Entry(kName, first, two.cells[kName]));
+    ledger_.Observe(3, record, two);
+    EXPECT_THAT(failures_, testing::SizeIs(1)) << record;
+  }
+  EXPECT_THAT(failures_, ElementsAre(HasSubstr("false alarm: m1")));
+  EXPECT_EQ(ledger_.alarms_allowed(), 1u);
+}
+
+TEST_F(LedgerTest, WhatRemainsOfARefusedRecordMaySeemAConflictWhereAHubWentBack) {
+  for (const bool went_back : {false, true}) {
+    const std::string record = went_back ? "m2" : "m1";
+    const uint64_t time = went_back ? 20 : 10;
+    if (went_back) ledger_.HubWentBack();
+    PlainRecord one;
+    Write(At(1), one, kName, "w1;", time, record);
+    const PlainCell first = one.cells[kName];
+    Write(At(2), one, kName, "w2;", time + 1, record);
+    ledger_.Refused(record, kName, "w2;");
+    one.log.push_back(Entry(kName, first, one.cells[kName]));
+    ledger_.Observe(3, record, one);
+    EXPECT_THAT(failures_, testing::SizeIs(1)) << record;
+  }
+  EXPECT_EQ(ledger_.alarms_allowed(), 1u);
 }
 
 TEST_F(LedgerTest, SiteIsExcusedForAWhile) {
