@@ -2,7 +2,8 @@
 //
 // In which epochs a replica has met another hub, or heard of it. A hub whose disk
 // goes back begins a new epoch. Epochs have no order of their own: later is what
-// was met later, or what somebody tells who knows that ours is over. Pure.
+// was met later, here or by more than clocks differ elsewhere, or what somebody
+// tells who knows that ours is over. Pure.
 #ifndef CHAPTERSYNC_STORAGE_REPLICA_HUB_EPOCHS_H_
 #define CHAPTERSYNC_STORAGE_REPLICA_HUB_EPOCHS_H_
 

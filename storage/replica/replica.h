@@ -153,8 +153,8 @@ class Replica {
 
   const ReplicaOptions& options() const { return options_; }
   ReplicaId replica_id() const;
-  // Under which id this replica's next write is stamped: its replica id, at a hub another one
-  // each time that it is opened.
+  // Under which id this replica's next write is stamped: its replica id; at a hub another one,
+  // anew each time that it is opened or finds out that it went back.
   ReplicaId writer_id() const;
   Epoch epoch() const;
   // The hub's clock less this computer's, in milliseconds.
@@ -364,11 +364,12 @@ class Replica {
   Identity identity_ ABSL_GUARDED_BY(mutex_);
   HybridClock clock_ ABSL_GUARDED_BY(mutex_);
   Sequence last_sequence_ ABSL_GUARDED_BY(mutex_);
-  // A hub's, anew whenever it is opened: it may have gone back without knowing, and nobody
-  // may be there to tell it. What it writes then must not count as having seen what it wrote
+  // A hub's, anew with each start and each new epoch: it may have gone back without knowing, and
+  // nobody may be there to tell it. What it writes then must not count as having seen what it wrote
   // and lost.
   ReplicaId writer_ ABSL_GUARDED_BY(mutex_);
-  // At a hub: the hubs that it knows of, as on disk; at most kHubsMax.
+  // At a hub: the hubs that it knows of, as on disk but for at_ms, which heartbeats renew. Those
+  // that it never met are kept only up to kHubsMax.
   std::map<NodeId, HubEpochs> hubs_ ABSL_GUARDED_BY(mutex_);
   uint64_t refused_last_ ABSL_GUARDED_BY(mutex_) = 0;
   std::map<EntityNumber, uint64_t> live_counts_ ABSL_GUARDED_BY(mutex_);
