@@ -28,8 +28,8 @@ uint64_t Loopback::WallMs(size_t side) const {
 }
 
 void Loopback::TickAcceptor() {
-  Deliver(kAcceptor,
-          Tick{sides_[kAcceptor].replica.Clock(), sides_[kAcceptor].replica.KnownHubs()});
+  const storage::Replica& replica = sides_[kAcceptor].replica;
+  Deliver(kAcceptor, Tick{replica.Clock(), replica.epoch(), replica.TellOfHubs()});
 }
 
 void Loopback::Deliver(size_t side, Event event) {

@@ -50,7 +50,7 @@ std::optional<Event> Perform(storage::Replica& replica, const Effect& effect) {
             return WaitingSent{replica.SendWaiting(e.hub, e.limit)};
           },
           [&](const HearOfHubs& e) -> Result {
-            return HubsHeard{replica.HearOfHubs(e.from, e.hubs)};
+            return HubsHeard{replica.HearOfHubs(e.from, e.told)};
           },
       },
       effect);

@@ -106,6 +106,7 @@ void Session::On(const Opened&) {
 void Session::On(const HelloReady& event) {
   if (!Check(event.facts.status())) return;
   hello_ = *event.facts;
+  own_epoch_ = hello_.epoch;
   v1::SyncMessage message;
   v1::Hello& hello = *message.mutable_hello();
   hello.set_version_min(kVersionMin);
@@ -197,6 +198,7 @@ void Session::On(const Authorized& event) {
 void Session::On(const PeerAccepted& event) {
   if (!Check(event.accepted.status())) return;
   const storage::AcceptedPeer& accepted = *event.accepted;
+  own_epoch_ = event.epoch;
   anew_ = accepted.anew;
   if (accepted.went_back) {
     notes_.push_back(absl::StrCat(
@@ -785,7 +787,13 @@ void Session::TakePulse(const v1::Pulse& pulse) {
       return End(absl::InvalidArgumentError(absl::StrCat(
           "a Pulse with ", pulse.hubs_size(), " hubs is over the limit of ", storage::kHubsMax)));
     }
-    std::vector<storage::KnownHub> hubs;
+    if (static_cast<size_t>(pulse.reached_size()) > storage::kReachedMax) {
+      return End(absl::InvalidArgumentError(
+          absl::StrCat("a Pulse with ", pulse.reached_size(),
+                       " positions in hubs' feeds is over the limit of ", storage::kReachedMax)));
+    }
+    storage::HubsTold told;
+    for (const v1::Cursor& one : pulse.reached()) told.reached.push_back(FromProto(one));
     for (const v1::HubEpoch& hub : pulse.hubs()) {
       auto node = NodeIdFromBytes(hub.node());
       if (!Check(node.status())) return;
@@ -796,9 +804,9 @@ void Session::TakePulse(const v1::Pulse& pulse) {
       }
       storage::KnownHub known{*node, {hub.epoch()}, hub.at_ms(), {}};
       for (const uint64_t over : hub.over()) known.over.push_back({over});
-      hubs.push_back(std::move(known));
+      told.hubs.push_back(std::move(known));
     }
-    effects_.push_back(HearOfHubs{peer_, std::move(hubs)});
+    effects_.push_back(HearOfHubs{peer_, std::move(told)});
   }
   if (pulse.asks() == 0) return;
   pulse_asked_ = pulse.asks();
@@ -830,8 +838,13 @@ void Session::On(const WaitingSent& event) {
 }
 
 void Session::On(const HubsHeard& event) {
-  if (!Check(event.restart.status()) || !*event.restart) return;
-  notes_.push_back("another hub has gone back; going through this one's feeds again");
+  if (!Check(event.heard.status())) return;
+  if (!event.heard->went_back && !event.heard->dropped) return;
+  notes_.push_back(
+      event.heard->went_back
+          ? "this hub's disk has gone back to an earlier state: another hub knows somebody who "
+            "remembers more of it; it begins a new epoch, and gets back what its nodes have"
+          : "another hub has gone back; going through this one's feeds again");
   End(absl::AbortedError(notes_.back()), true);
 }
 
@@ -945,12 +958,20 @@ void Session::On(const Tick& event) {
     return End(absl::UnavailableError(
         absl::StrCat("the peer has been silent for ", (now_ms_ - last_in_ms_) / 1000, " s")));
   }
+  if (own_epoch_ != storage::Epoch{} && event.epoch != own_epoch_) {
+    return End(absl::AbortedError("this replica has begun a new epoch"), true);
+  }
   if (state_ != State::kReady) return;
   if (now_ms_ >= last_pulse_ms_ && now_ms_ - last_pulse_ms_ < kPulseEveryMs) return;
   last_pulse_ms_ = now_ms_;
   v1::SyncMessage message;
   *message.mutable_pulse()->mutable_clock() = ToProto(event.clock);
-  for (const storage::KnownHub& known : event.hubs) {
+  if (peer_.hub) {
+    for (const FeedCursor& one : event.about.reached) {
+      *message.mutable_pulse()->add_reached() = ToProto(one);
+    }
+  }
+  for (const storage::KnownHub& known : event.about.hubs) {
     if (known.node == peer_.node) continue;
     v1::HubEpoch& hub = *message.mutable_pulse()->add_hubs();
     hub.set_node(ToBytes(known.node));

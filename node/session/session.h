@@ -110,7 +110,7 @@ struct SendWaiting {
 // Call Replica::HearOfHubs; answer HubsHeard.
 struct HearOfHubs {
   storage::PeerIdentity from;
-  std::vector<storage::KnownHub> hubs;
+  storage::HubsTold told;
 };
 // Close the stream with this status. Nothing follows. OK: a clean end.
 struct EndSession {
@@ -172,14 +172,15 @@ struct WaitingSent {
   absl::StatusOr<bool> restart;
 };
 struct HubsHeard {
-  absl::StatusOr<bool> restart;
+  absl::StatusOr<storage::HubsHeardOf> heard;
 };
 // The replica has new entries in its feed.
 struct Changed {};
 // Time goes by.
 struct Tick {
   storage::PeerClock clock;
-  std::vector<storage::KnownHub> hubs;  // at a hub, of which it knows
+  storage::Epoch epoch;     // this side's; another than in the handshake ends the session
+  storage::HubsTold about;  // at a hub, of the others
 };
 // Ask the peer how far its feeds go; see pulse_answered().
 struct AskPulse {
@@ -335,6 +336,7 @@ class Session {
 
   storage::PeerIdentity peer_;
   storage::HelloFacts hello_;
+  storage::Epoch own_epoch_;  // as told to the peer; 0: not yet
   std::string federation_;
   uint64_t hub_ahead_max_ms_ = 0;  // how far ahead the hub takes stamps
   std::vector<Outbound> outbound_;

@@ -133,7 +133,8 @@ void SessionHost::Tick() {
       return self->Handle(node::Stop{absl::DeadlineExceededError(
           fmt::format("no session after {} ms", self->options_.handshake_ms_max))});
     }
-    self->Handle(node::Tick{self->group_.replica_.Clock(), self->group_.replica_.KnownHubs()});
+    const storage::Replica& replica = self->group_.replica_;
+    self->Handle(node::Tick{replica.Clock(), replica.epoch(), replica.TellOfHubs()});
   });
 }
 

@@ -51,6 +51,8 @@ inline constexpr size_t kHubEpochsKept = 16;
 inline constexpr uint64_t kHubClocksApartMsMax = 60'000;
 // Hubs of which a hub tells.
 inline constexpr size_t kHubsMax = 64;
+// Positions in hubs' feeds that a hub passes on to others.
+inline constexpr size_t kReachedMax = 64;
 // Writes of one batch: bounds the memory and the pause of one commit.
 inline constexpr size_t kBatchWritesMax = 1000;
 

@@ -76,6 +76,21 @@ struct KnownHub {
   friend bool operator==(const KnownHub&, const KnownHub&) = default;
 };
 
+// What a hub tells of hubs.
+struct HubsTold {
+  std::vector<KnownHub> hubs;       // at most kHubsMax
+  std::vector<FeedCursor> reached;  // in whosoever's feeds, their scopes empty; at most kReachedMax
+};
+
+// What came of it.
+struct HubsHeardOf {
+  // A record was dropped here for an epoch of another hub that is over: begin the session
+  // anew, in which all cursors are void, so that the record is offered again.
+  bool dropped = false;
+  // This replica's disk has gone back without its knowing: it is in a new epoch now.
+  bool went_back = false;
+};
+
 // A refusal as the hub keeps it until the node has noted it.
 struct RefusedRecord {
   RecordKey key;

@@ -8,6 +8,7 @@
 #define CHAPTERSYNC_STORAGE_REPLICA_REPLICA_H_
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -237,12 +238,10 @@ class Replica {
   absl::StatusOr<ApplyResult> Apply(const ApplyRequest& request);
   // A peer has stored, refused or dropped. Durable on return.
   absl::StatusOr<AcknowledgeResult> Acknowledge(const AcknowledgeRequest& request);
-  // At a hub: the other hubs that it knows of; at most kHubsMax.
-  std::vector<KnownHub> KnownHubs() const;
-  // A hub has told in which epochs others are. True: a record was dropped here for an epoch
-  // that is over; begin the session anew, in which all cursors are void, so that the record
-  // is offered again.
-  absl::StatusOr<bool> HearOfHubs(const PeerIdentity& from, const std::vector<KnownHub>& hubs);
+  // At a hub: what it knows of the others.
+  HubsTold TellOfHubs() const;
+  // A hub has told of others, or of this one. Durable on return.
+  absl::StatusOr<HubsHeardOf> HearOfHubs(const PeerIdentity& from, const HubsTold& told);
   // The ends of the feeds of these scopes.
   absl::StatusOr<std::vector<FeedCursor>> FeedEnds(const std::vector<Scope>& scopes) const;
   // Records of feed `scope` after `after` that `peer` did not send itself; counts
@@ -336,6 +335,12 @@ class Replica {
   absl::Status StampAgain(Transaction& transaction, Sequence after, HybridTime limit,
                           ReplicaId old_id, bool keep_times, size_t& count)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Remembers how far others have come in hubs' feeds. True: further in this one's than it goes.
+  bool NoteReached(const Snapshot& snapshot, const std::vector<FeedCursor>& cursors)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Whether what a peer remembers of this replica's feed is in it.
+  bool Remembers(const Snapshot& snapshot, const FeedCursor& theirs) const
+      ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   // Writes down what is news in `hubs`; false where nothing is. `dropped`: as HearOfHubs.
   absl::StatusOr<bool> NoteHubs(const std::vector<KnownHub>& hubs, bool& dropped)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -371,6 +376,9 @@ class Replica {
   // At a hub: the hubs that it knows of, as on disk but for at_ms, which heartbeats renew. Those
   // that it never met are kept only up to kHubsMax.
   std::map<NodeId, HubEpochs> hubs_ ABSL_GUARDED_BY(mutex_);
+  // At a hub: the furthest that somebody has come in other hubs' feeds, since the start; the
+  // last kReachedMax.
+  std::deque<FeedCursor> reached_ ABSL_GUARDED_BY(mutex_);
   uint64_t refused_last_ ABSL_GUARDED_BY(mutex_) = 0;
   std::map<EntityNumber, uint64_t> live_counts_ ABSL_GUARDED_BY(mutex_);
   // Commits that left bytes to be scrubbed, and how many of them are dealt with.

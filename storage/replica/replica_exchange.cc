@@ -441,25 +441,26 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
             theirs.scope != scope || theirs.sequence == Sequence{}) {
           continue;
         }
-        const bool ours =
-            theirs.sequence <= last_sequence_ &&
-            (theirs.mark == Mark{} || MarkAt(*snapshot, theirs.sequence) == theirs.mark);
-        if (ours) {
-          resume.sequence = theirs.sequence;
-          resume.mark = theirs.mark;
-        } else {
-          rolled_back = true;
-        }
+        if (!Remembers(*snapshot, theirs)) continue;
+        resume.sequence = theirs.sequence;
+        resume.mark = theirs.mark;
       }
       accepted.resume.push_back(std::move(resume));
+    }
+    rolled_back |= NoteReached(*snapshot, hello.cursors);
+    HubEpochs epochs;
+    if (peer.hub) {
+      CHAPTER_ASSIGN_OR_RETURN(epochs, EpochsOf(peer.node));
     }
     const auto& earlier = sessions.earlier;
     if (!remembered && std::find(earlier.begin(), earlier.end(), hello.session) != earlier.end()) {
       return absl::AbortedError("a later session of this replica has begun already");
     }
     // Whoever does not know the last session of its id is not alone with it, or has gone
-    // back; unless this replica has.
-    if (!rolled_back && (sessions.shared || !remembered)) {
+    // back; unless this replica has. A hub in an epoch that is over has.
+    const bool over =
+        std::find(epochs.earlier.begin(), epochs.earlier.end(), peer.epoch) != epochs.earlier.end();
+    if (!rolled_back && (sessions.shared || !remembered || over)) {
       sessions.shared = accepted.shared = true;
     } else {
       rolled_back |= acknowledged_more;
@@ -509,9 +510,7 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
       accepted.refused.push_back(std::move(pending.second));
     }
     CHAPTER_RETURN_IF_ERROR(it->status());
-    HubEpochs epochs;
-    if (peer.hub) {
-      CHAPTER_ASSIGN_OR_RETURN(epochs, EpochsOf(peer.node));
+    if (peer.hub && !accepted.shared) {
       epochs.Meet(peer.epoch, WallMs());
       batch.Put(Table::kMeta, keys::HubEpochsOf(peer.node), Encode(epochs));
     }
@@ -519,7 +518,7 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
     // where this replica crashes in between.
     CHAPTER_RETURN_IF_ERROR(Commit(transaction));
     std::move(undo).Cancel();
-    if (peer.hub) hubs_[peer.node] = std::move(epochs);
+    if (peer.hub && !accepted.shared) hubs_[peer.node] = std::move(epochs);
     auto highest = engine_.Get(Table::kMeta, keys::Highest(peer.replica));
     if (highest.ok()) {
       Reader in(*highest);
@@ -635,19 +634,19 @@ absl::StatusOr<bool> Replica::DroppedFor(const NodeId& hub, Epoch epoch) const {
   return false;
 }
 
-std::vector<KnownHub> Replica::KnownHubs() const {
-  std::vector<KnownHub> hubs;
+HubsTold Replica::TellOfHubs() const {
+  HubsTold told;
   absl::ReaderMutexLock lock(&mutex_);
   for (const auto& [node, epochs] : hubs_) {
-    if (hubs.size() == kHubsMax) break;
-    hubs.push_back({node, epochs.latest(), epochs.at_ms, epochs.earlier});
+    if (told.hubs.size() == kHubsMax) break;
+    told.hubs.push_back({node, epochs.latest(), epochs.at_ms, epochs.earlier});
   }
-  return hubs;
+  told.reached.assign(reached_.begin(), reached_.end());
+  return told;
 }
 
-absl::StatusOr<bool> Replica::HearOfHubs(const PeerIdentity& from,
-                                         const std::vector<KnownHub>& hubs) {
-  bool dropped = false;
+absl::StatusOr<HubsHeardOf> Replica::HearOfHubs(const PeerIdentity& from, const HubsTold& told) {
+  HubsHeardOf heard;
   {
     absl::MutexLock lock(&mutex_);
     // It is still there, in this epoch.
@@ -655,11 +654,50 @@ absl::StatusOr<bool> Replica::HearOfHubs(const PeerIdentity& from,
     if (known != hubs_.end() && known->second.latest() == from.epoch) {
       known->second.at_ms = std::max(known->second.at_ms, WallMs());
     }
-    CHAPTER_ASSIGN_OR_RETURN(const bool news, NoteHubs(hubs, dropped));
-    if (!news) return false;
+    CHAPTER_ASSIGN_OR_RETURN(const bool news, NoteHubs(told.hubs, heard.dropped));
+    heard.went_back = NoteReached(*engine_.NewSnapshot(), told.reached) &&
+                      !IsPlanted(Planted::kRollbackNotNoticed);
+    if (!news && !heard.went_back) return heard;
+    if (heard.went_back) {
+      absl::Cleanup undo = [this, before = identity_]()
+                               ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { identity_ = before; };
+      NewIdentity(true);
+      WriteBatch batch;
+      batch.Put(Table::kMeta, keys::kIdentity, EncodeIdentity());
+      CHAPTER_RETURN_IF_ERROR(engine_.Write(batch));
+      std::move(undo).Cancel();
+    }
   }
   CHAPTER_RETURN_IF_ERROR(engine_.Sync());
-  return dropped;
+  return heard;
+}
+
+bool Replica::Remembers(const Snapshot& snapshot, const FeedCursor& theirs) const {
+  return theirs.sequence <= last_sequence_ &&
+         (theirs.mark == Mark{} || MarkAt(snapshot, theirs.sequence) == theirs.mark);
+}
+
+bool Replica::NoteReached(const Snapshot& snapshot, const std::vector<FeedCursor>& cursors) {
+  if (!options_.hub) return false;
+  bool further = false;
+  for (const FeedCursor& cursor : cursors) {
+    if (cursor.sequence == Sequence{}) continue;
+    if (Own(cursor.replica)) {
+      further |= cursor.replica == identity_.replica && cursor.epoch == identity_.epoch &&
+                 !Remembers(snapshot, cursor);
+      continue;
+    }
+    const auto known = std::find_if(reached_.begin(), reached_.end(), [&](const FeedCursor& one) {
+      return one.replica == cursor.replica && one.epoch == cursor.epoch;
+    });
+    if (known != reached_.end()) {
+      if (known->sequence >= cursor.sequence) continue;
+      reached_.erase(known);
+    }
+    if (reached_.size() == kReachedMax) reached_.pop_front();
+    reached_.push_back({cursor.replica, cursor.epoch, {}, cursor.sequence, cursor.mark});
+  }
+  return further;
 }
 
 absl::StatusOr<bool> Replica::NoteHubs(const std::vector<KnownHub>& hubs, bool& dropped) {
@@ -754,10 +792,8 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
     // Or the hub has come further in this feed than it goes, or on another way: this
     // replica was rolled back without its knowing, or has a copy that went on.
     const FeedCursor& theirs = welcome.cursor;
-    const bool feed_not_ours =
-        theirs.replica == identity_.replica && theirs.epoch == identity_.epoch &&
-        (theirs.sequence > last_sequence_ ||
-         (theirs.mark != Mark{} && MarkAt(*snapshot, theirs.sequence) != theirs.mark));
+    const bool feed_not_ours = theirs.replica == identity_.replica &&
+                               theirs.epoch == identity_.epoch && !Remembers(*snapshot, theirs);
     if (writes_not_ours || feed_not_ours || welcome.shared) {
       NewIdentity(true);
       // What the other one sent under the common id counted as this one's own, and was

@@ -465,10 +465,26 @@ TEST_F(BadPeerTest, OnlyAHubTellsOfHubsAndOfSoManyAtMost) {
   EXPECT_THAT(text(Send(pulse(65, 0, 16), true)), HasSubstr("65 hubs is over the limit of 64"));
   EXPECT_THAT(text(Send(pulse(1, 17, 16), true)), HasSubstr("17 epochs of one hub is over the"));
   EXPECT_FALSE(Send(pulse(1, 0, 5), true).ok());
+  v1::SyncMessage reached;
+  for (uint64_t i = 0; i < 65; ++i) {
+    v1::Cursor& cursor = *reached.mutable_pulse()->add_reached();
+    cursor.set_replica(i + 1);
+    cursor.set_epoch(7);
+    cursor.set_sequence(1);
+  }
+  EXPECT_THAT(text(Send(reached, true)), HasSubstr("65 positions in hubs' feeds is over the"));
+  v1::SyncMessage one;
+  *one.mutable_pulse()->add_reached() = reached.pulse().reached(0);
+  reached.mutable_pulse()->mutable_reached()->DeleteSubrange(0, 1);
+  EXPECT_TRUE(Send(reached, true).ok());
+  EXPECT_EQ(hq.replica->TellOfHubs().reached.front().replica.value, 2u);
+  EXPECT_TRUE(Send(one, true).ok());
+  EXPECT_EQ(hq.replica->TellOfHubs().reached.size(), 64u);
+  EXPECT_EQ(hq.replica->TellOfHubs().reached.front().replica.value, 3u);
   EXPECT_TRUE(Send(pulse(3, 16, 16), true).ok());
-  EXPECT_EQ(hq.replica->KnownHubs().size(), 4u) << "three, and who told of them";
+  EXPECT_EQ(hq.replica->TellOfHubs().hubs.size(), 4u) << "three, and who told of them";
   EXPECT_TRUE(Send(pulse(65, 17, 5)).ok()) << "what a node says of hubs is not looked at";
-  EXPECT_EQ(hq.replica->KnownHubs().size(), 4u);
+  EXPECT_EQ(hq.replica->TellOfHubs().hubs.size(), 4u);
 }
 
 TEST_F(BadPeerTest, ChangesOutOfOrderEndTheStream) {

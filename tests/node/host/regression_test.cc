@@ -421,11 +421,11 @@ TEST_F(RegressionTest, AHubTellsInWhichEpochAnotherIs) {
   ASSERT_TRUE(Sync(italy, hq).ok());
   EXPECT_FALSE(italy.Has(kNote1)) << "hq may only be behind";
   const storage::KnownHub known{hq2.options.node, hq2.replica->epoch(), 0, {before}};
-  ASSERT_EQ(hq.replica->KnownHubs().size(), 1u);
-  EXPECT_EQ(hq.replica->KnownHubs().front().epoch, before);
+  ASSERT_EQ(hq.replica->TellOfHubs().hubs.size(), 1u);
+  EXPECT_EQ(hq.replica->TellOfHubs().hubs.front().epoch, before);
   ASSERT_TRUE(Sync(hq2, hq).ok());
-  EXPECT_EQ(hq.replica->KnownHubs().front().epoch, known.epoch);
-  EXPECT_EQ(hq.replica->KnownHubs().front().over, known.over);
+  EXPECT_EQ(hq.replica->TellOfHubs().hubs.front().epoch, known.epoch);
+  EXPECT_EQ(hq.replica->TellOfHubs().hubs.front().over, known.over);
 
   Loopback loopback(*italy.replica, TestConfig(italy, true), *hq.replica, TestConfig(hq, false),
                     ScopesOf(italy));
@@ -439,9 +439,83 @@ TEST_F(RegressionTest, AHubTellsInWhichEpochAnotherIs) {
   EXPECT_EQ(italy.Text(kNote1, kTextField), "0");
   EXPECT_NE(italy.replica->replica_id(), id);
   // Once is enough.
-  const auto again = italy.replica->HearOfHubs(Peer(hq), {known});
+  const auto again = italy.replica->HearOfHubs(Peer(hq), {{known}, {}});
   ASSERT_TRUE(again.ok());
-  EXPECT_FALSE(*again);
+  EXPECT_FALSE(again->dropped);
+}
+
+TEST_F(RegressionTest, AHubIsToldByAnotherHowFarSomebodyHasComeInItsFeed) {
+  // Who remembers more of it comes only to the other hub.
+  Site hq2{"hq2", true, 9};
+  ASSERT_TRUE(hq2.Put(kNote1, {{kChapterField, "italy"}}).ok());
+  ASSERT_TRUE(Sync(hq2, hq).ok());
+  const Epoch first = hq2.replica->epoch();
+  const auto meet = [&](bool went_back) {
+    Loopback loopback(*hq2.replica, TestConfig(hq2, true), *hq.replica, TestConfig(hq, false), {});
+    EXPECT_TRUE(loopback.Run().ok());
+    for (Site* site : {&hq2, &hq}) site->environment.now_ms += 11'000;
+    loopback.TickAcceptor();
+    EXPECT_EQ(absl::IsAborted(loopback.Run()), went_back);
+    EXPECT_EQ(loopback.restart(), went_back);
+  };
+  ASSERT_TRUE(Sync(italy, hq2).ok());
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  meet(false);
+  EXPECT_EQ(hq2.replica->epoch(), first) << "it remembers all that others have seen";
+  auto old = std::make_unique<storage::MemoryEngine>();
+  Clone(*hq2.engine, *old);
+  ASSERT_TRUE(hq2.Put(kNote1, {{kTextField, "lost there"}}).ok());
+  ASSERT_TRUE(Sync(italy, hq2).ok());
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  hq2.replica.reset();
+  hq2.engine = std::move(old);
+  hq2.Open();
+  ASSERT_EQ(hq2.replica->epoch(), first);
+  meet(true);
+  EXPECT_NE(hq2.replica->epoch(), first);
+  const Epoch second = hq2.replica->epoch();
+  meet(false);
+  EXPECT_EQ(hq2.replica->epoch(), second);
+}
+
+TEST_F(RegressionTest, AHubThatDialsInAnEpochThatIsOverIsToldSo) {
+  Site hq2{"hq2", true, 9};
+  ASSERT_TRUE(Sync(hq2, hq).ok());
+  const Epoch first = hq2.replica->epoch();
+  auto old = std::make_unique<storage::MemoryEngine>();
+  Clone(*hq2.engine, *old);
+  hq2.options.copied = true;  // restored, and knows it
+  hq2.Open();
+  hq2.options.copied = false;
+  ASSERT_TRUE(Sync(hq2, hq).ok());
+  const Epoch second = hq2.replica->epoch();
+  hq2.replica.reset();
+  hq2.engine = std::move(old);
+  hq2.Open();
+  ASSERT_EQ(hq2.replica->epoch(), first);
+  const Epoch hqs = hq.replica->epoch();
+  ASSERT_TRUE(Sync(hq2, hq).ok());
+  EXPECT_NE(hq2.replica->epoch(), first);
+  EXPECT_NE(hq2.replica->epoch(), second);
+  EXPECT_EQ(hq.replica->epoch(), hqs);
+  ASSERT_EQ(hq.replica->TellOfHubs().hubs.size(), 1u);
+  EXPECT_EQ(hq.replica->TellOfHubs().hubs.front().over, std::vector({first, second}));
+}
+
+TEST_F(RegressionTest, ANewEpochEndsTheSessionsOfTheOldOne) {
+  // Those who were there went on under the id and epoch of before.
+  Loopback loopback(*italy.replica, TestConfig(italy, true), *hq.replica, TestConfig(hq, false),
+                    ScopesOf(italy));
+  ASSERT_TRUE(loopback.Run().ok());
+  loopback.TickAcceptor();
+  ASSERT_TRUE(loopback.Run().ok());
+  ASSERT_TRUE(Sync(toronto, hq).ok());
+  storage::HelloFacts hello = *toronto.replica->SayHello(1);
+  hello.past_epochs = {hq.replica->epoch()};
+  ASSERT_TRUE(hq.replica->AcceptPeer(Peer(toronto), hello)->went_back);
+  loopback.TickAcceptor();
+  EXPECT_TRUE(absl::IsAborted(loopback.Run()));
+  EXPECT_TRUE(loopback.restart());
 }
 
 TEST_F(RegressionTest, ACloneIsFoundOutByWhatOthersBroughtOfIt) {
