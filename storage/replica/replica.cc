@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Opening a replica, local writes, reads, the conflict log's and the refused
-// writes' lists. The exchange with peers is in replica_exchange.cc.
+// writes' lists. The exchange with peers is in replica_handshake.cc, replica_feed.cc,
+// replica_apply.cc, replica_hubs.cc and replica_stamps.cc.
 #include "storage/replica/replica.h"
 
 #include <algorithm>

@@ -315,8 +315,6 @@ class Replica {
   void TakeOutRefused(Transaction& transaction, const RecordKey& key, const PeerIdentity& hub,
                       const RefusedRecord& refusal, const RecordUpdate* hub_state,
                       const Seen& hub_seen) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  HybridTime HighestKnownElsewhere(Transaction& transaction, ReplicaId hub) const
-      ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   // Takes what was refused of a record off the list, as it was erased.
   absl::Status ForgetRefusedOf(Transaction& transaction, const RecordKey& key)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

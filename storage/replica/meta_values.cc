@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The bytes; see meta_values.h. Integers are LEB128 varints or 8 bytes little-endian.
+// Pure, but for what reads a snapshot; any thread.
+#include "storage/replica/meta_values.h"
+
+#include <algorithm>
+
+#include "storage/core/limits.h"
+#include "storage/core/status.h"
+#include "storage/replica/keys.h"
+
+namespace chaptersync::storage {
+namespace {
+
+void AppendNode(const NodeId& node, std::string& out) {
+  out.append(reinterpret_cast<const char*>(node.bytes.data()), node.bytes.size());
+}
+
+NodeId ReadNode(Reader& in) {
+  NodeId node;
+  const std::string_view bytes = in.Bytes(node.bytes.size());
+  if (in.ok()) std::copy(bytes.begin(), bytes.end(), node.bytes.begin());
+  return node;
+}
+
+std::string Encode(const RefusedRecord& value) {
+  std::string out;
+  AppendFixed64(value.sequence.value, out);
+  out.push_back(static_cast<char>(value.reason));
+  AppendString(value.message, out);
+  return out;
+}
+
+absl::StatusOr<RefusedRecord> DecodeRefusal(std::string_view bytes) {
+  Reader in(bytes);
+  RefusedRecord value;
+  value.sequence = {in.Fixed64()};
+  const std::string_view reason = in.Bytes(1);
+  if (!reason.empty()) value.reason = static_cast<RefusedRecord::Reason>(reason[0]);
+  value.message = std::string(in.String(1 << 16));
+  if (!in.ok()) return absl::DataLossError("a refusal cannot be read");
+  return value;
+}
+
+}  // namespace
+
+void AppendSessions(const std::vector<uint64_t>& sessions, std::string& out) {
+  AppendVarint(sessions.size(), out);
+  for (const uint64_t session : sessions) AppendFixed64(session, out);
+}
+
+std::vector<uint64_t> ReadSessions(Reader& in, size_t most) {
+  std::vector<uint64_t> sessions(in.Count(most, 8));
+  for (uint64_t& session : sessions) session = in.Fixed64();
+  return sessions;
+}
+
+void Remember(uint64_t session, size_t most, std::vector<uint64_t>& sessions) {
+  std::erase(sessions, session);
+  sessions.push_back(session);
+  if (sessions.size() > most) sessions.erase(sessions.begin());
+}
+
+std::string Encode(const AcknowledgedValue& value) {
+  std::string out;
+  AppendFixed64(value.hub_epoch.value, out);
+  AppendFixed64(value.through.value, out);
+  AppendFixed64(value.farthest.value, out);
+  AppendFixed64(value.own_high.ticks, out);
+  AppendFixed64(value.as.value, out);
+  AppendSessions(value.sessions, out);
+  return out;
+}
+
+AcknowledgedValue DecodeAcknowledged(std::string_view bytes) {
+  Reader in(bytes);
+  AcknowledgedValue value;
+  value.hub_epoch = {in.Fixed64()};
+  value.through = {in.Fixed64()};
+  value.farthest = {in.Fixed64()};
+  value.own_high = {in.Fixed64()};
+  value.as = {in.Fixed64()};
+  value.sessions = ReadSessions(in, kSessionsKept);
+  return in.ok() ? value : AcknowledgedValue{};
+}
+
+absl::StatusOr<HybridTime> HighestAcknowledged(const Snapshot& snapshot,
+                                               std::optional<ReplicaId> besides) {
+  HybridTime highest;
+  auto it = snapshot.NewIterator(Table::kMeta, "a", "b");
+  for (it->SeekToFirst(); it->Valid(); it->Next()) {
+    if (besides && it->key() == keys::Acknowledged(*besides)) continue;
+    highest = std::max(highest, DecodeAcknowledged(it->value()).own_high);
+  }
+  CHAPTER_RETURN_IF_ERROR(it->status());
+  return highest;
+}
+
+std::string Encode(const SessionsValue& value) {
+  std::string out;
+  AppendFixed64(value.epoch.value, out);
+  AppendFixed64(value.last, out);
+  out.push_back(value.shared ? 1 : 0);
+  AppendFixed64(value.anew.value, out);
+  AppendNode(value.node, out);
+  AppendSessions(value.earlier, out);
+  return out;
+}
+
+SessionsValue DecodeSessions(std::string_view bytes) {
+  Reader in(bytes);
+  SessionsValue value;
+  value.epoch = {in.Fixed64()};
+  value.last = in.Fixed64();
+  value.shared = in.Bytes(1) == std::string_view("\x01", 1);
+  value.anew = {in.Fixed64()};
+  value.node = ReadNode(in);
+  value.earlier = ReadSessions(in, kAttemptsKept);
+  return in.ok() ? value : SessionsValue{};
+}
+
+std::string Encode(const LeavingValue& value) {
+  std::string out;
+  AppendNode(value.hub, out);
+  AppendFixed64(value.epoch.value, out);
+  AppendVarint(value.seen.entries().size(), out);
+  for (const auto& [replica, time] : value.seen.entries()) {
+    AppendFixed64(replica.value, out);
+    AppendFixed64(time.ticks, out);
+  }
+  AppendVarint(value.earlier.size(), out);
+  for (const NodeId& node : value.earlier) AppendNode(node, out);
+  return out;
+}
+
+absl::StatusOr<LeavingValue> DecodeLeaving(std::string_view bytes) {
+  Reader in(bytes);
+  LeavingValue value;
+  value.hub = ReadNode(in);
+  value.epoch = {in.Fixed64()};
+  const size_t count = in.Count(kSeenMax, 16);
+  for (size_t i = 0; i < count; ++i) {
+    const ReplicaId replica{in.Fixed64()};
+    value.seen.Advance(replica, {in.Fixed64()});
+  }
+  const size_t earlier = in.Count(kScopesMax, 16);
+  for (size_t i = 0; i < earlier; ++i) value.earlier.push_back(ReadNode(in));
+  if (!in.ok()) return absl::DataLossError("what is known of a dropped record cannot be read");
+  return value;
+}
+
+std::string Encode(const ResetValue& value) {
+  std::string out;
+  AppendNode(value.hub, out);
+  AppendFixed64(value.epoch.value, out);
+  return out + Encode(value.refusal);
+}
+
+std::string EncodePending(Epoch epoch, const RefusedRecord& value) {
+  std::string out;
+  AppendFixed64(epoch.value, out);
+  return out + Encode(value);
+}
+
+absl::StatusOr<std::pair<Epoch, RefusedRecord>> DecodePending(std::string_view bytes) {
+  Reader in(bytes);
+  const Epoch epoch{in.Fixed64()};
+  if (!in.ok()) return absl::DataLossError("a refusal cannot be read");
+  CHAPTER_ASSIGN_OR_RETURN(RefusedRecord refused, DecodeRefusal(in.Bytes(in.remaining())));
+  return std::pair{epoch, std::move(refused)};
+}
+
+std::string EncodeWaiting(const NodeId& hub) {
+  std::string out;
+  AppendNode(hub, out);
+  return out;
+}
+
+absl::StatusOr<ResetValue> DecodeReset(std::string_view bytes) {
+  Reader in(bytes);
+  ResetValue value;
+  value.hub = ReadNode(in);
+  value.epoch = {in.Fixed64()};
+  if (!in.ok()) return absl::DataLossError("a refusal that was noted cannot be read");
+  CHAPTER_ASSIGN_OR_RETURN(value.refusal, DecodeRefusal(in.Bytes(in.remaining())));
+  return value;
+}
+
+std::string EncodeNumber(uint64_t value) {
+  std::string out;
+  AppendFixed64(value, out);
+  return out;
+}
+
+uint64_t DecodeNumber(const absl::StatusOr<std::string>& bytes) {
+  return bytes.ok() ? Reader(*bytes).Fixed64() : 0;
+}
+
+void PutCursor(const FeedCursor& cursor, bool peer_is_hub, WriteBatch& batch) {
+  std::string value;
+  AppendFixed64(cursor.epoch.value, value);
+  AppendFixed64(cursor.sequence.value, value);
+  AppendFixed64(cursor.mark.value, value);
+  batch.Put(Table::kMeta, keys::Cursor(cursor.replica, peer_is_hub, cursor.scope), value);
+}
+
+Mark MarkAt(const Snapshot& snapshot, Sequence sequence) {
+  auto it = snapshot.NewIterator(Table::kMeta, keys::Mark(sequence), keys::PrefixEnd("m"));
+  it->SeekToFirst();
+  return it->Valid() ? Mark{Reader(it->value()).Fixed64()} : Mark{};
+}
+
+bool Disjoint(const std::set<Scope>& a, const std::set<Scope>& b) {
+  return std::none_of(a.begin(), a.end(), [&](const Scope& s) { return b.contains(s); });
+}
+
+}  // namespace chaptersync::storage

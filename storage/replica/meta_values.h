@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Small values under Table::kMeta and their bytes; docs/disk_format.md lists them. What
+// cannot be read counts as not known, where nothing is said of an error.
+#ifndef CHAPTERSYNC_STORAGE_REPLICA_META_VALUES_H_
+#define CHAPTERSYNC_STORAGE_REPLICA_META_VALUES_H_
+
+#include <cstdint>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+#include "storage/core/record_codec.h"
+#include "storage/core/types.h"
+#include "storage/engine/engine.h"
+#include "storage/replica/exchange.h"
+
+namespace chaptersync::storage {
+
+// How far a hub has acknowledged this replica's feed.
+struct AcknowledgedValue {
+  Epoch hub_epoch;
+  Sequence through;
+  Sequence farthest;  // the same, but never less than before
+  HybridTime own_high;
+  ReplicaId as;                    // this replica's id at that time
+  std::vector<uint64_t> sessions;  // that the hub has welcomed, the last ones
+};
+std::string Encode(const AcknowledgedValue& value);
+AcknowledgedValue DecodeAcknowledged(std::string_view bytes);
+// The highest own clock that any hub but `besides` has acknowledged.
+absl::StatusOr<HybridTime> HighestAcknowledged(const Snapshot& snapshot,
+                                               std::optional<ReplicaId> besides);
+
+// Sessions by their ids, in their order, the last at the end.
+void AppendSessions(const std::vector<uint64_t>& sessions, std::string& out);
+std::vector<uint64_t> ReadSessions(Reader& in, size_t most);
+// Puts `session` last and keeps the last `most`.
+void Remember(uint64_t session, size_t most, std::vector<uint64_t>& sessions);
+
+// What the side that accepts sessions keeps of a replica id.
+struct SessionsValue {
+  Epoch epoch;  // its own, when it accepted the last
+  uint64_t last = 0;
+  bool shared = false;  // two computers use the id
+  // The peer held nothing of this feed up to here, or this side cannot know: it is told
+  // also of what it sent itself.
+  Sequence anew;
+  NodeId node;                    // whose id it is
+  std::vector<uint64_t> earlier;  // sessions that the peer had opened before the last
+};
+std::string Encode(const SessionsValue& value);
+SessionsValue DecodeSessions(std::string_view bytes);
+
+// What a record had seen when it was dropped, or is to be; and for which hub.
+struct LeavingValue {
+  NodeId hub;
+  Epoch epoch;
+  Seen seen;
+  std::vector<NodeId> earlier;  // hubs for which it was dropped before
+};
+std::string Encode(const LeavingValue& value);
+// DATA_LOSS where it cannot be read.
+absl::StatusOr<LeavingValue> DecodeLeaving(std::string_view bytes);
+
+// A refusal at the hub, with the hub's epoch.
+std::string EncodePending(Epoch epoch, const RefusedRecord& value);
+// DATA_LOSS where it cannot be read.
+absl::StatusOr<std::pair<Epoch, RefusedRecord>> DecodePending(std::string_view bytes);
+
+// A refusal that a node has noted, with the hub that it waits for: no other can say
+// what the record is without it.
+struct ResetValue {
+  NodeId hub;
+  Epoch epoch;
+  RefusedRecord refusal;
+};
+std::string Encode(const ResetValue& value);
+// DATA_LOSS where it cannot be read.
+absl::StatusOr<ResetValue> DecodeReset(std::string_view bytes);
+
+// The hub that a record waits for, until it takes its stamps.
+std::string EncodeWaiting(const NodeId& hub);
+
+std::string EncodeNumber(uint64_t value);
+// What Get answered; 0 where there is none.
+uint64_t DecodeNumber(const absl::StatusOr<std::string>& bytes);
+
+// How far this replica has come in a peer's feed.
+void PutCursor(const FeedCursor& cursor, bool peer_is_hub, WriteBatch& batch);
+
+// The mark of the commit that holds `sequence`. 0: none.
+Mark MarkAt(const Snapshot& snapshot, Sequence sequence);
+
+bool Disjoint(const std::set<Scope>& a, const std::set<Scope>& b);
+
+}  // namespace chaptersync::storage
+
+#endif  // CHAPTERSYNC_STORAGE_REPLICA_META_VALUES_H_

@@ -1,0 +1,668 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Taking what a peer sent: whether it may write that, the merge, what it is answered, and
+// what follows for a node from its hub's refusals.
+#include <algorithm>
+#include <tuple>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/strings/str_cat.h"
+
+#include "storage/core/limits.h"
+#include "storage/core/planted.h"
+#include "storage/core/record_codec.h"
+#include "storage/core/status.h"
+#include "storage/replica/hub_epochs.h"
+#include "storage/replica/keys.h"
+#include "storage/replica/meta_values.h"
+#include "storage/replica/replica.h"
+#include "storage/replica/transaction.h"
+
+namespace chaptersync::storage {
+namespace {
+
+// Whether the record is back in a scope of the peer, after it had left this one or another
+// of them, and the peer has not yet said that it has heard so.
+bool ReturnedUnheard(const RecordMeta& meta, const ApplyRequest& request) {
+  const bool left_one =
+      std::any_of(meta.scopes.begin(), meta.scopes.end(), [&](const ScopePosition& position) {
+        return position.left && request.peer_has.contains(position.scope);
+      });
+  return std::any_of(meta.scopes.begin(), meta.scopes.end(), [&](const ScopePosition& position) {
+    if (position.left || !(position.returned || left_one)) return false;
+    const auto has = request.peer_has.find(position.scope);
+    return has != request.peer_has.end() && position.entered > has->second;
+  });
+}
+
+// The chapter's scope among a node's.
+const Scope* ChapterScope(const PeerIdentity& peer) {
+  for (const Scope& scope : peer.scopes) {
+    if (scope != Scope::Global()) return &scope;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+// Whether the hub takes a push of this record from this node.
+absl::Status Replica::Admit(const PeerIdentity& peer, const RecordKey& key,
+                            const RecordUpdate& update, const StoredRecord* current) {
+  auto rule = options_.entities.find(key.entity);
+  if (rule == options_.entities.end()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("entity ", key.entity.value, " is not known to the hub"));
+  }
+  for (const Cell& cell : update.state.cells) {
+    if (!SameLineage(cell.version.replica, peer.replica)) continue;
+    const Cell* held = current == nullptr ? nullptr : current->record.Find(cell.path);
+    if (held != nullptr && held->version == cell.version) continue;
+    if (rule->second.headquarters_only ||
+        rule->second.headquarters_fields.contains(cell.path.field)) {
+      return absl::PermissionDeniedError(absl::StrCat("field ", cell.path.field, " of record ",
+                                                      key.id.ToString(),
+                                                      " is written by headquarters only"));
+    }
+  }
+  if (current == nullptr || update.again || update.state.erased || current->record.erased) {
+    return absl::OkStatus();
+  }
+  const std::vector<Scope> scopes = current->meta.Current();
+  if (scopes.empty() || !Disjoint({scopes.begin(), scopes.end()}, peer.scopes)) {
+    return absl::OkStatus();
+  }
+  // Outside the node's scopes: it had the right when it wrote, unless it has
+  // said since then that it let the record go.
+  auto dropped = engine_.Get(Table::kMeta, keys::DroppedBy(peer.node, peer.epoch, key));
+  if (absl::IsNotFound(dropped.status())) return absl::OkStatus();
+  CHAPTER_RETURN_IF_ERROR(dropped.status());
+  Reader in(*dropped);
+  const Sequence since{in.Fixed64()};
+  // In another epoch: this hub may have sent it again since, and forgotten that.
+  if (Epoch{in.Fixed64()} != identity_.epoch) return absl::OkStatus();
+  for (const Scope& scope : peer.scopes) {
+    const ScopePosition* position = current->meta.Position(scope);
+    if (position != nullptr && position->entered > since) return absl::OkStatus();
+  }
+  return absl::PermissionDeniedError(
+      absl::StrCat("record ", key.id.ToString(), " is another chapter's now"));
+}
+
+RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& request,
+                                const InboundRecord& inbound) {
+  using Kind = RecordOutcome::Kind;
+  const PeerIdentity& peer = request.peer;
+  const RecordKey& key = inbound.key;
+  RecordOutcome outcome{.kind = Kind::kTaken,
+                        .key = key,
+                        .sequence = inbound.sequence,
+                        .answer = false,
+                        .refusal = {}};
+  const auto refuse = [&](RefusedRecord::Reason reason,
+                          std::string message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    transaction.Forget(key);
+    outcome.kind = Kind::kRefused;
+    outcome.answer = false;
+    outcome.refusal = {key, inbound.sequence, reason, std::move(message)};
+    if (options_.hub && !peer.hub) {
+      transaction.batch().Put(Table::kMeta, keys::Refusal(peer.node, peer.epoch, key),
+                              EncodePending(identity_.epoch, outcome.refusal));
+    }
+    return outcome;
+  };
+  auto update = DecodeUpdate(inbound.update);
+  if (!update.ok()) {
+    return refuse(RefusedRecord::Reason::kMalformed, std::string(update.status().message()));
+  }
+  if (options_.hub && options_.ahead_max_ms) {
+    const uint64_t now_ms = std::max(clock_.last().wall_ms(), WallMs());
+    const HybridTime limit = HybridTime::FromWall(now_ms + *options_.ahead_max_ms);
+    if (update->state.seen.Highest() > limit) {
+      // Its own stamps the peer makes anew at the next handshake; those of others, by a
+      // clock that was ahead, it cannot, and they hold up nothing else.
+      Seen others = update->state.seen;
+      others.Set(peer.replica, {});
+      if (!peer.hub && others.Highest() > limit) {
+        return refuse(RefusedRecord::Reason::kAhead,
+                      absl::StrCat("record ", key.id.ToString(), " was stamped ",
+                                   (others.Highest().wall_ms() - now_ms) / 1000,
+                                   " s ahead of the hub's clock (at most ",
+                                   *options_.ahead_max_ms / 1000, " s)"));
+      }
+      outcome.kind = Kind::kAhead;
+      return outcome;
+    }
+  }
+  StoredRecord* held = transaction.Find(key);
+  bool take_back = false;
+  LeavingValue dropped;
+  if (!options_.hub && held == nullptr) {
+    if (update->state.erased) {
+      // Of a record that was dropped, refused writes may still be listed.
+      if (auto status = ForgetRefusedOf(transaction, key); !status.ok()) {
+        return refuse(RefusedRecord::Reason::kMalformed, status.ToString());
+      }
+      outcome.kind = Kind::kIgnored;
+      return outcome;
+    }
+    auto bytes = transaction.Get(Table::kMeta, keys::Dropped(key));
+    if (bytes.ok()) {
+      auto decoded = DecodeLeaving(*bytes);
+      if (!decoded.ok()) return refuse(RefusedRecord::Reason::kMalformed, "damaged");
+      dropped = *std::move(decoded);
+      auto epochs = transaction.Get(Table::kMeta, keys::HubEpochsOf(dropped.hub));
+      const Epoch now = epochs.ok() ? DecodeHubEpochs(*epochs).latest() : Epoch{};
+      if (now == dropped.epoch && !update->state.seen.CoversAll(dropped.seen) &&
+          !IsPlanted(Planted::kTakenBackTooEarly)) {
+        outcome.kind = Kind::kIgnored;
+        return outcome;
+      }
+      take_back = true;
+    }
+  }
+  const Record nothing;
+  const Record& mine = held == nullptr ? nothing : held->record;
+  if (!update->whole && !mine.seen.CoversAll(update->base) && !mine.erased &&
+      !IsPlanted(Planted::kPartialWithoutBase)) {
+    outcome.kind = Kind::kNeedsWhole;
+    return outcome;
+  }
+  if (options_.hub && !peer.hub) {
+    if (auto status = Admit(peer, key, *update, held); !status.ok()) {
+      if (IsPlanted(Planted::kContextAdvancedByRefusedWrite) && held != nullptr &&
+          absl::IsPermissionDenied(status)) {
+        held->record.seen.Unite(update->state.seen);
+        transaction.Touch(key);
+      }
+      return refuse(absl::IsPermissionDenied(status) ? RefusedRecord::Reason::kRights
+                                                     : RefusedRecord::Reason::kMalformed,
+                    std::string(status.message()));
+    }
+  }
+  // Another hub has said that it leaves, and this one may be behind: pushed anew, it gets
+  // that hub's word again.
+  bool called_off = false;
+  if (!options_.hub) {
+    const auto reset = NotedRefusal(transaction, key, peer);
+    if (!reset.ok()) return refuse(RefusedRecord::Reason::kMalformed, reset.status().ToString());
+    if (*reset && !update->whole) {
+      outcome.kind = Kind::kNeedsWhole;
+      return outcome;
+    }
+    // The hub sends it again: it is not leaving after all.
+    auto leaving = transaction.Get(Table::kMeta, keys::Leaving(key));
+    if (held != nullptr && leaving.ok()) {
+      const auto decoded = DecodeLeaving(*leaving);
+      if (!decoded.ok()) return refuse(RefusedRecord::Reason::kMalformed, "damaged");
+      transaction.batch().Delete(Table::kMeta, keys::Leaving(key));
+      called_off = decoded->hub != peer.node;
+    }
+    if (*reset) {
+      TakeOutRefused(transaction, key, peer, **reset, &*update, update->state.seen);
+      return outcome;
+    }
+  }
+  // Nothing was left out that is not here, or that an erasure would not take.
+  if (held == nullptr || mine.erased || IsPlanted(Planted::kPartialWithoutBase)) {
+    update->whole = true;
+  }
+  MergeResult merged =
+      Merge(mine, *update, {Writer(), std::max(clock_.last(), HybridTime::FromWall(WallMs()))});
+  for (const std::string& damage : merged.damage) {
+    damage_.push_back(absl::StrCat("record ", key.id.ToString(), ": ", damage));
+  }
+  conflicts_found_ += merged.conflicts_found;
+  if (std::string over = OverLimit(merged.record); !over.empty() && options_.hub && !peer.hub) {
+    return refuse(RefusedRecord::Reason::kMalformed,
+                  absl::StrCat("record ", key.id.ToString(), " would have ", over));
+  }
+  const bool equals_sent = Contains(update->state, merged.record);
+  // Named scopes count at a hub that has no rule of its own for the entity.
+  const bool named_anew = peer.hub && options_.hub && held != nullptr &&
+                          !options_.entities.contains(key.entity) &&
+                          held->meta.named != update->named_scopes;
+  const bool changed = !Contains(mine, update->state) || !merged.damage.empty() ||
+                       held == nullptr || named_anew ||
+                       merged.record.cells.size() > mine.cells.size();  // seen here, and lost
+  if (options_.hub) outcome.answer = !equals_sent;
+  if (!changed && !called_off) return outcome;
+  const bool existed = held != nullptr;
+  const std::vector<Scope> before = existed ? held->meta.Current() : std::vector<Scope>{};
+  StoredRecord& stored = transaction.Make(key);
+  stored.record = std::move(merged.record);
+  // An own write that comes from a hub, after a backup was put back, is nothing that only
+  // this replica knows.
+  constexpr Sequence kLongAgo{1};
+  if (!options_.hub) {
+    for (Cell& cell : stored.record.cells) {
+      if (cell.learned == Sequence{} && Own(cell.version.replica)) cell.learned = kLongAgo;
+    }
+  }
+  // Only what this replica itself learnt has a place in its feed; the rest gets one now.
+  stored.meta.origin = equals_sent && !called_off ? peer.replica : ReplicaId{};
+  // It may have been told that the record left, and must hear that it has not.
+  if (options_.hub && !peer.hub && existed &&
+      (Disjoint({before.begin(), before.end()}, peer.scopes) ||
+       ReturnedUnheard(stored.meta, request))) {
+    stored.meta.origin = {};
+    outcome.answer = true;
+  }
+  if (peer.hub) stored.meta.named = update->named_scopes;
+  if (options_.hub && !peer.hub && !existed) {
+    if (const Scope* chapter = ChapterScope(peer)) stored.meta.maker = *chapter;
+  }
+  if (take_back) {
+    transaction.batch().Delete(Table::kMeta, keys::Dropped(key));
+    stored.meta.again = dropped.earlier;
+    stored.meta.again.push_back(dropped.hub);
+    // Taken back in a state that may lack writes of ours: never write under an id
+    // whose writes others may have seen.
+    if (!stored.record.seen.CoversAll(dropped.seen) && !IsPlanted(Planted::kTakenBackTooEarly)) {
+      ChangeIdentity();
+    }
+  }
+  clock_.Observe(stored.record.seen.Highest());
+  transaction.Touch(key);
+  return outcome;
+}
+
+// The refusal of this hub that waits for its word on the record.
+absl::StatusOr<std::optional<RefusedRecord>> Replica::NotedRefusal(Transaction& transaction,
+                                                                   const RecordKey& key,
+                                                                   const PeerIdentity& hub) {
+  auto bytes = transaction.Get(Table::kMeta, keys::Reset(key));
+  if (absl::IsNotFound(bytes.status())) return std::nullopt;
+  CHAPTER_RETURN_IF_ERROR(bytes.status());
+  CHAPTER_ASSIGN_OR_RETURN(ResetValue reset, DecodeReset(*bytes));
+  if (reset.hub != hub.node || reset.epoch != hub.epoch) return std::nullopt;
+  return std::move(reset.refusal);
+}
+
+// A hub refused what this node wrote to a record, and its own state has come: that
+// stands, later writes of this node go on top, what was refused is listed. Where the
+// record has left (`hub_state` null), or the hub has never had it (`hub_seen` empty as
+// well), what was refused is taken out of it.
+void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
+                             const PeerIdentity& hub, const RefusedRecord& refusal,
+                             const RecordUpdate* hub_state, const Seen& hub_seen) {
+  transaction.batch().Delete(Table::kMeta, keys::Reset(key));
+  StoredRecord* held = transaction.Find(key);
+  if (held == nullptr) return;
+  if (held->record.erased) {
+    // An erasure is nobody's to refuse; this hub may not have it.
+    held->meta.origin = {};
+    return transaction.Touch(key);
+  }
+  const std::set<ReplicaId> own(identity_.own.begin(), identity_.own.end());
+  const auto unseen_own = [&](const Version& version) {
+    return own.contains(version.replica) && !hub_seen.Covers(version);
+  };
+  RefusedWrite refused{.number = 0,
+                       .key = key,
+                       .cells = {},
+                       .actor = {},
+                       .reason = refusal.message,
+                       .written_at = {}};
+  std::vector<RefusedWrite> lost;
+  std::set<ReplicaId> taken_out;  // ids of which a write leaves the record
+  RecordUpdate later;
+  later.whole = false;
+  later.state.seen = held->record.seen;
+  std::vector<Cell> others;
+  for (const Cell& cell : held->record.cells) {
+    if (!unseen_own(cell.version)) {
+      others.push_back(cell);
+    } else if (cell.learned > refusal.sequence) {
+      later.state.cells.push_back(cell);
+    } else {
+      refused.cells.push_back({cell.path, cell.value});
+      refused.actor = cell.actor;
+      refused.written_at = std::max(refused.written_at, cell.version.time);
+      taken_out.insert(cell.version.replica);
+    }
+  }
+  size_t settlements = 0;
+  for (ConflictEntry entry : held->record.conflicts) {
+    for (const SettlementEntry& s : entry.settlements) {
+      if (!unseen_own(s.version)) continue;
+      ++settlements;
+      taken_out.insert(s.version.replica);
+      refused.written_at = std::max(refused.written_at, s.version.time);
+    }
+    std::erase_if(entry.settlements, [&](const auto& s) { return unseen_own(s.version); });
+    if (unseen_own(entry.lost_version) && !entry.path.existence()) {
+      // A value of this node that lost here, and that the hub has never had: listed by
+      // itself, as another may have been written over it.
+      lost.push_back({.number = 0,
+                      .key = key,
+                      .cells = {{entry.path, entry.lost_value}},
+                      .actor = entry.lost_actor,
+                      .reason = refusal.message,
+                      .written_at = entry.lost_version.time});
+      taken_out.insert(entry.lost_version.replica);
+    } else {
+      later.state.conflicts.push_back(std::move(entry));
+    }
+  }
+  // A hub that has gone back does not know them any more, and this node cannot tell what
+  // they had replaced: an officer is to see them.
+  // The same where the record has left, once something was taken out: what remains shows less
+  // than it had seen, and would hide from the hub what the refused writes had replaced.
+  const bool gaps = hub_state == nullptr && !hub_seen.empty() && !refused.cells.empty();
+  const auto list_lost = [&](const CellPath& path, const std::optional<std::string>& value,
+                             const std::string& actor, HybridTime written_at) {
+    lost.push_back(
+        {.number = 0,
+         .key = key,
+         .cells = {{path, value}},
+         .actor = actor,
+         .reason = absl::StrCat("the hub has not got this write of ", actor,
+                                ", and refused what was written with it: ", refusal.message),
+         .written_at = written_at});
+  };
+  if (hub_state != nullptr || gaps) {
+    for (const Cell& cell : others) {
+      if (hub_seen.Covers(cell.version)) continue;
+      list_lost(cell.path, cell.value, cell.actor, cell.version.time);
+    }
+  }
+  if (gaps) {
+    std::erase_if(later.state.conflicts, [&](const ConflictEntry& entry) {
+      const bool known = hub_seen.Covers(entry.lost_version);
+      if (!known) {
+        list_lost(entry.path, entry.lost_value, entry.lost_actor, entry.lost_version.time);
+      }
+      // Of what goes on to the hub the settlements go along.
+      if (!known || later.state.cells.empty()) {
+        for (const SettlementEntry& s : entry.settlements) {
+          settlements += !hub_seen.Covers(s.version);
+        }
+      }
+      return !known;
+    });
+    // It stays until it is dropped.
+    if (!later.state.cells.empty()) {
+      std::erase_if(others, [&](const Cell& cell) { return !hub_seen.Covers(cell.version); });
+    }
+  }
+  if (settlements > 0) {
+    absl::StrAppend(&refused.reason, " (with it went ", settlements, " settlements of conflicts)");
+  }
+  // To have seen a later write of an id is to have seen all before it: what was refused
+  // would count as replaced if it came back, from a backup or by way of another hub.
+  if (taken_out.contains(identity_.replica)) ChangeIdentity();
+  const auto acknowledged = HighestAcknowledged(*engine_.NewSnapshot(), hub.replica);
+  transaction.Note(acknowledged.status());
+  const HybridTime known_elsewhere = acknowledged.value_or(HybridTime{});
+  std::map<Version, Version> renamed;
+  std::set<HybridTime> used;
+  for (const Cell& cell : later.state.cells) {
+    const Version& version = cell.version;
+    if (!taken_out.contains(version.replica) || version.time <= known_elsewhere) continue;
+    const auto [it, fresh] = renamed.try_emplace(version);
+    if (!fresh) continue;
+    HybridTime time = version.time;
+    while (!used.insert(time).second) ++time.ticks;
+    it->second = {time, identity_.replica};
+  }
+  const auto rename = [&](Version& version) {
+    const auto it = renamed.find(version);
+    if (it != renamed.end()) version = it->second;
+  };
+  for (Cell& cell : later.state.cells) {
+    rename(cell.version);
+    later.state.seen.Advance(cell.version);
+    if (cell.version.replica == identity_.replica) NoteStamp(transaction, key, cell.version);
+  }
+  for (ConflictEntry& entry : later.state.conflicts) {
+    rename(entry.lost_version);
+    rename(entry.current_version);
+  }
+  std::sort(later.state.conflicts.begin(), later.state.conflicts.end(),
+            [](const auto& a, const auto& b) {
+              return std::tie(a.path, a.lost_version) < std::tie(b.path, b.lost_version);
+            });
+  const bool erased = hub_state != nullptr && hub_state->state.erased;
+  for (RefusedWrite& write : lost) {
+    if (!erased) PutRefused(transaction, std::move(write));
+  }
+  if (refused.written_at != HybridTime{} && !erased) PutRefused(transaction, std::move(refused));
+  held->meta.origin = {};
+  if (hub_state == nullptr) {
+    // A hub that has never had it, or has lost it, gets what others wrote; to one where it
+    // has left there is nothing to send but later writes.
+    const bool known = gaps || (!hub_seen.empty() &&
+                                std::all_of(others.begin(), others.end(), [&](const Cell& cell) {
+                                  return hub_seen.Covers(cell.version);
+                                }));
+    // What was refused as it is now would be so again.
+    const bool again = !known && !taken_out.empty();
+    if (later.state.cells.empty() && !again) held->meta.origin = hub.replica;
+    for (Cell& cell : later.state.cells) others.push_back(std::move(cell));
+    if (others.empty()) return transaction.Remove(key);
+    // Where something is missing it claims no more of others than the hub does.
+    Seen& seen = held->record.seen;
+    const Seen claimed = seen;
+    for (const auto& [id, time] : claimed.entries()) {
+      if (gaps || taken_out.contains(id)) seen.Set(id, std::min(time, hub_seen.Get(id)));
+    }
+    for (const Cell& cell : others) seen.Advance(cell.version);
+    std::sort(others.begin(), others.end(),
+              [](const Cell& a, const Cell& b) { return a.path < b.path; });
+    held->record.cells = std::move(others);
+    held->record.conflicts = std::move(later.state.conflicts);
+  } else {
+    MergeResult merged =
+        Merge(hub_state->state, later,
+              {identity_.replica, std::max(clock_.last(), HybridTime::FromWall(WallMs()))});
+    Record& record = merged.record;
+    // What lost to a write that was refused has not lost.
+    const auto known = [&](const ConflictEntry& entry) {
+      const auto& log = hub_state->state.conflicts;
+      return std::any_of(log.begin(), log.end(), [&](const ConflictEntry& e) {
+        return e.path == entry.path && e.lost_version == entry.lost_version;
+      });
+    };
+    const auto kept = [&](const Version& version) {
+      return std::any_of(later.state.cells.begin(), later.state.cells.end(),
+                         [&](const Cell& cell) { return cell.version == version; });
+    };
+    std::erase_if(record.conflicts, [&](const ConflictEntry& entry) {
+      // But a deletion has, as long as a later write keeps the record.
+      const Cell* cell = record.Find(entry.path);
+      if (cell != nullptr && cell->version == entry.lost_version && record.live()) return false;
+      return cell != nullptr && hub_seen.Covers(cell->version) &&
+             hub_seen.Covers(entry.lost_version) && unseen_own(entry.current_version) &&
+             !kept(entry.current_version) && !known(entry);
+    });
+    // What this node had seen beyond the hub's state it does not hold any more.
+    // Entries may tell of what only another hub knows: to have seen one write of a
+    // replica is to have seen all that it wrote before.
+    record.seen = hub_seen;
+    for (const Cell& cell : record.cells) record.seen.Advance(cell.version);
+    held->record = std::move(record);
+  }
+  clock_.Observe(held->record.seen.Highest());
+  transaction.Touch(key);
+}
+
+// More cells than one entry may have become several entries.
+void Replica::PutRefused(Transaction& transaction, RefusedWrite refused) {
+  const std::vector<CellWrite> cells = std::exchange(refused.cells, {});
+  refused.reason = refused.reason.substr(0, kRefusedReasonBytesMax);
+  for (size_t begin = 0; begin == 0 || begin < cells.size(); begin += kCellsMax) {
+    const size_t end = std::min(cells.size(), begin + kCellsMax);
+    refused.cells.assign(cells.begin() + static_cast<ptrdiff_t>(begin),
+                         cells.begin() + static_cast<ptrdiff_t>(end));
+    refused.number = ++refused_last_;
+    transaction.batch().Put(Table::kMeta, keys::Refused(refused.number), EncodeRefused(refused));
+  }
+}
+
+// By their keys alone, so that an entry that cannot be read stops nothing.
+absl::Status Replica::ForgetRefusedOf(Transaction& transaction, const RecordKey& key) {
+  const std::string prefix(1, keys::kRefusedKind);
+  const std::string wanted = EncodeKey(key);
+  auto snapshot = engine_.NewSnapshot();
+  auto it = snapshot->NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
+  for (it->SeekToFirst(); it->Valid(); it->Next()) {
+    if (it->value().substr(0, wanted.size()) != wanted) continue;
+    transaction.batch().Delete(Table::kMeta, it->key());
+    transaction.LeaveResidue();
+  }
+  return it->status();
+}
+
+absl::StatusOr<ApplyResult> Replica::Apply(const ApplyRequest& request) {
+  ApplyResult result;
+  std::vector<ChangeEvent> events;
+  const PeerIdentity& peer = request.peer;
+  {
+    absl::MutexLock lock(&mutex_);
+    // A hub has found out meanwhile that it went back: to the peer, what it lost is its own.
+    if (request.told_as != ReplicaId{} && request.told_as != identity_.replica) {
+      result.identity_changed = true;
+      return result;
+    }
+    Transaction transaction(engine_, options_);
+    damage_.clear();
+    conflicts_found_ = 0;
+    identity_changes_ = false;
+    absl::Cleanup undo = [this, before = identity_]()
+                             ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { identity_ = before; };
+    for (const InboundRecord& inbound : request.records) {
+      result.outcomes.push_back(ApplyOne(transaction, request, inbound));
+      CHAPTER_RETURN_IF_ERROR(transaction.status());
+    }
+    for (const InboundLeft& left : request.left) {
+      if (options_.hub) continue;  // hubs hold everything
+      CHAPTER_ASSIGN_OR_RETURN(const auto reset, NotedRefusal(transaction, left.key, peer));
+      if (reset) TakeOutRefused(transaction, left.key, peer, *reset, nullptr, left.seen);
+      const StoredRecord* held = transaction.Find(left.key);
+      // Without anything seen the hub has never had it: nothing leaves.
+      if (held == nullptr || held->record.erased || left.seen.empty()) continue;
+      LeavingValue leaving{peer.node, peer.epoch, left.seen, {}};
+      if (auto bytes = transaction.Get(Table::kMeta, keys::Leaving(left.key)); bytes.ok()) {
+        CHAPTER_ASSIGN_OR_RETURN(const LeavingValue earlier, DecodeLeaving(*bytes));
+        leaving.seen.Unite(earlier.seen);
+      }
+      transaction.batch().Put(Table::kMeta, keys::Leaving(left.key), Encode(leaving));
+      leaving_[left.key] = Encode(leaving);
+    }
+    CHAPTER_RETURN_IF_ERROR(transaction.Place());
+    if (options_.hub) NoteHighest(transaction, result.outcomes);
+    if (options_.hub && !peer.hub) AnswerPusher(transaction, request, result);
+    CHAPTER_RETURN_IF_ERROR(transaction.Place());
+
+    // A cursor stays where its mark is known until nothing is missing.
+    const bool missing = std::any_of(result.outcomes.begin(), result.outcomes.end(),
+                                     [](const RecordOutcome& outcome) {
+                                       return outcome.sequence != Sequence{} &&
+                                              (outcome.kind == RecordOutcome::Kind::kNeedsWhole ||
+                                               outcome.kind == RecordOutcome::Kind::kAhead);
+                                     });
+    for (const FeedCursor& cursor : request.cursors) {
+      if (!missing) PutCursor(cursor, peer.hub, transaction.batch());
+    }
+    if (identity_changes_) {
+      transaction.batch().Put(Table::kMeta, keys::kIdentity, EncodeIdentity());
+      result.identity_changed = true;
+    }
+    CHAPTER_RETURN_IF_ERROR(Commit(transaction));
+    std::move(undo).Cancel();
+    events = transaction.events();
+    result.damage = std::move(damage_);
+    result.conflicts_found = conflicts_found_;
+  }
+  CHAPTER_RETURN_IF_ERROR(Finish(events, /*applied=*/true));
+  if (!options_.hub && !request.left.empty()) {
+    CHAPTER_ASSIGN_OR_RETURN(
+        AcknowledgeResult due,
+        Acknowledge({.peer = peer, .through = {}, .own_high = {}, .refused = {}, .dropped = {}}));
+    result.dropped = std::move(due.dropped);
+  }
+  return result;
+}
+
+// After the records of a node's push are placed: what the node must hear of
+// them, kept in its scope's feed as well, so that a cut stream loses no answer.
+void Replica::AnswerPusher(Transaction& transaction, const ApplyRequest& request,
+                           ApplyResult& result) {
+  const PeerIdentity& peer = request.peer;
+  const Scope* chapter = ChapterScope(peer);
+  for (RecordOutcome& outcome : result.outcomes) {
+    if (outcome.kind != RecordOutcome::Kind::kTaken) continue;
+    StoredRecord* stored = transaction.Find(outcome.key);
+    if (stored == nullptr) continue;
+    if (stored->record.erased) {
+      // Also where it was the leader that was erased.
+      if (stored->meta.origin != peer.replica) outcome.answer = true;
+      // Whoever pushed it may hold it: the feed of its scope tells of the erasure.
+      if (outcome.answer && chapter != nullptr) transaction.TellLeft(outcome.key, *chapter);
+      continue;
+    }
+    const std::set<Scope>& placement = transaction.Placement(outcome.key);
+    if (placement.empty()) {
+      // Once it has a place, whoever brought it must hear where.
+      std::vector<Scope>& pushers = stored->meta.pushers;
+      if (chapter == nullptr ||
+          std::find(pushers.begin(), pushers.end(), *chapter) != pushers.end()) {
+        continue;
+      }
+      pushers.push_back(*chapter);
+      transaction.Touch(outcome.key);
+      continue;
+    }
+    if (Disjoint(placement, peer.scopes)) {
+      outcome.answer = true;
+      if (chapter != nullptr) transaction.TellLeft(outcome.key, *chapter);
+    } else if (outcome.answer && !transaction.touched(outcome.key)) {
+      // Nothing changed here, and the node may have passed its place in the feed.
+      bool to_come = false;
+      for (const ScopePosition& position : stored->meta.scopes) {
+        auto has = request.peer_has.find(position.scope);
+        if (!position.left && has != request.peer_has.end() && position.at > has->second) {
+          to_come = true;
+        }
+      }
+      if (!to_come) transaction.Touch(outcome.key);
+    }
+  }
+}
+
+// Whoever brought them: a node that goes back, or a clone, meets here what was written under
+// its id, also where this hub has gone back itself and got it from others.
+void Replica::NoteHighest(Transaction& transaction, const std::vector<RecordOutcome>& outcomes) {
+  struct Stamped {
+    HybridTime time;
+    uint64_t hash = 0;
+  };
+  std::map<ReplicaId, Stamped> highest;
+  for (const RecordOutcome& outcome : outcomes) {
+    if (outcome.kind != RecordOutcome::Kind::kTaken) continue;
+    const StoredRecord* stored = transaction.Find(outcome.key);
+    if (stored == nullptr) continue;
+    const auto note = [&](const Version& version) {
+      Stamped& known = highest[version.replica];
+      if (version.time <= known.time) return;
+      known = {version.time, StampHash(outcome.key, version)};
+    };
+    for (const Cell& cell : stored->record.cells) note(cell.version);
+    for (const ConflictEntry& entry : stored->record.conflicts) {
+      for (const SettlementEntry& settlement : entry.settlements) note(settlement.version);
+    }
+  }
+  for (const auto& [replica, stamped] : highest) {
+    const std::string key = keys::Highest(replica);
+    if (auto known = transaction.Get(Table::kMeta, key);
+        known.ok() && HybridTime{Reader(*known).Fixed64()} >= stamped.time) {
+      continue;
+    }
+    std::string value;
+    AppendFixed64(stamped.time.ticks, value);
+    AppendFixed64(stamped.hash, value);
+    transaction.batch().Put(Table::kMeta, key, value);
+  }
+}
+
+}  // namespace chaptersync::storage

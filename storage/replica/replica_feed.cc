@@ -1,0 +1,386 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Reading the feed, and records outside it, for a peer; what the peer acknowledges, and
+// the drops that wait for that.
+#include <algorithm>
+
+#include "storage/core/planted.h"
+#include "storage/core/record_codec.h"
+#include "storage/core/status.h"
+#include "storage/replica/keys.h"
+#include "storage/replica/meta_values.h"
+#include "storage/replica/replica.h"
+#include "storage/replica/transaction.h"
+
+namespace chaptersync::storage {
+namespace {
+
+// For Planted::kCursorByClock.
+HybridTime HighestUpTo(const Snapshot& snapshot, const FeedRequest& request) {
+  HybridTime highest;
+  auto it = snapshot.NewIterator(Table::kFeed, keys::FeedPrefix(request.scope),
+                                 keys::Feed(request.scope, {request.after.value + 1}));
+  for (it->SeekToFirst(); it->Valid(); it->Next()) {
+    const auto bytes = snapshot.Get(Table::kRecord, it->value());
+    if (!bytes.ok()) continue;
+    const auto stored = DecodeStored(*bytes);
+    if (stored.ok()) highest = std::max(highest, stored->record.seen.Highest());
+  }
+  return highest;
+}
+
+}  // namespace
+
+FeedItem Replica::MakeItem(const RecordKey& key, const StoredRecord& stored,
+                           const PeerIdentity& peer, Sequence sequence, Sequence since,
+                           bool whole) const {
+  FeedItem item{.kind = FeedItem::Kind::kChange,
+                .sequence = sequence,
+                .key = key,
+                .update = {},
+                .seen = {},
+                .own_high = {}};
+  RecordUpdate update;
+  update.state.erased = stored.record.erased;
+  update.state.seen = stored.record.seen;
+  update.state.conflicts = stored.record.conflicts;
+  if (IsPlanted(Planted::kConflictFoundNotPushed) && !options_.hub) {
+    std::erase_if(update.state.conflicts,
+                  [&](const ConflictEntry& entry)
+                      ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return Own(entry.found_by); });
+  }
+  for (const Cell& cell : stored.record.cells) {
+    const bool own = Own(cell.version.replica);
+    if (own) item.own_high = std::max(item.own_high, cell.version.time);
+    // What the peer wrote it has; what others wrote a node need not tell a hub.
+    const bool told = whole || (cell.learned > since && cell.version.replica != peer.replica &&
+                                (options_.hub || own));
+    if (told) {
+      update.state.cells.push_back(cell);
+    } else {
+      if (!IsPlanted(Planted::kCellsByCursor)) update.base.Advance(cell.version);
+      update.whole = false;
+    }
+  }
+  if (options_.hub) {
+    auto theirs = peer.entities.find(key.entity);
+    auto ours = options_.entities.find(key.entity);
+    if (theirs == peer.entities.end() || ours == options_.entities.end() ||
+        theirs->second != ours->second.fingerprint) {
+      update.named_scopes = stored.meta.Current();
+    }
+  }
+  update.again = std::find(stored.meta.again.begin(), stored.meta.again.end(), peer.node) !=
+                 stored.meta.again.end();
+  item.update = EncodeUpdate(update);
+  return item;
+}
+
+absl::StatusOr<FeedPage> Replica::ReadFeed(const FeedRequest& request) {
+  FeedPage page;
+  page.last = request.after;
+  Sequence durable;
+  {
+    absl::ReaderMutexLock lock(&mutex_);
+    auto snapshot = engine_.NewSnapshot();
+    durable = last_sequence_;
+    const bool all = request.scope == Scope::All();
+    std::set<EntityNumber> held_back;
+    HybridTime sent;
+    if (IsPlanted(Planted::kCursorByClock)) sent = HighestUpTo(*snapshot, request);
+    // What the hub has refused waits for its state, and gets a new place in the feed then.
+    bool any_refused = false;
+    if (!options_.hub) {
+      const std::string resets(1, keys::kResetKind);
+      auto reset = snapshot->NewIterator(Table::kMeta, resets, keys::PrefixEnd(resets));
+      reset->SeekToFirst();
+      any_refused = reset->Valid();
+      CHAPTER_RETURN_IF_ERROR(reset->status());
+    }
+    size_t bytes = 0;
+    auto it =
+        snapshot->NewIterator(Table::kFeed, keys::Feed(request.scope, {request.after.value + 1}),
+                              keys::PrefixEnd(keys::FeedPrefix(request.scope)));
+    const size_t prefix_size = keys::FeedPrefix(request.scope).size();
+    size_t looked_at = 0;
+    for (it->SeekToFirst(); it->Valid(); it->Next()) {
+      if (page.items.size() >= request.records_max || bytes >= request.bytes_max ||
+          looked_at >= 4 * request.records_max) {
+        break;
+      }
+      ++looked_at;
+      const Sequence sequence{Reader(it->key().substr(prefix_size)).BigEndian64()};
+      const RecordKey key = Reader(it->value()).Key();
+      CHAPTER_ASSIGN_OR_RETURN(const std::string stored_bytes,
+                               snapshot->Get(Table::kRecord, it->value()));
+      CHAPTER_ASSIGN_OR_RETURN(StoredRecord stored, DecodeStored(stored_bytes));
+      page.last = sequence;
+      if (IsPlanted(Planted::kCursorByClock) && stored.record.seen.Highest() <= sent) {
+        ++page.skipped;
+        continue;
+      }
+      if (options_.hub ? false : !request.peer.entities.contains(key.entity)) {
+        held_back.insert(key.entity);
+        ++page.skipped;
+        continue;
+      }
+      bool entered = false;
+      if (!all && !stored.record.erased) {
+        const std::vector<Scope> current = stored.meta.Current();
+        const Scope* first = nullptr;
+        for (const Scope& scope : request.peer.scopes) {
+          if (std::find(current.begin(), current.end(), scope) == current.end()) continue;
+          first = &scope;
+          break;
+        }
+        if (IsPlanted(Planted::kLeftPerScope) &&
+            std::find(current.begin(), current.end(), request.scope) == current.end()) {
+          first = nullptr;
+        }
+        if (first == nullptr) {
+          if (current.empty()) {
+            ++page.skipped;
+            continue;
+          }
+          page.items.push_back({.kind = FeedItem::Kind::kLeft,
+                                .sequence = sequence,
+                                .key = key,
+                                .update = {},
+                                .seen = stored.record.seen,
+                                .own_high = {}});
+          bytes += 64;
+          continue;
+        }
+        if (*first != request.scope) {
+          ++page.skipped;
+          continue;
+        }
+        entered = stored.meta.Position(request.scope)->entered > request.since;
+      }
+      const bool anew = sequence <= request.anew;
+      bool refused = false;
+      if (any_refused) {
+        auto reset = snapshot->Get(Table::kMeta, keys::Reset(key));
+        if (reset.ok()) {
+          CHAPTER_ASSIGN_OR_RETURN(const ResetValue value, DecodeReset(*reset));
+          refused = value.hub == request.peer.node && value.epoch == request.peer.epoch;
+        } else if (!absl::IsNotFound(reset.status())) {
+          return reset.status();
+        }
+      }
+      if ((stored.meta.origin == request.peer.replica && !anew) || refused) {
+        ++page.skipped;
+        continue;
+      }
+      if (IsPlanted(Planted::kConflictsLostOnMove) && entered) stored.record.conflicts.clear();
+      const Sequence since = IsPlanted(Planted::kCellsByCursor) ? request.after : request.since;
+      page.items.push_back(MakeItem(key, stored, request.peer, sequence, since, entered || anew));
+      bytes += page.items.back().update.size() + kKeyBytes;
+    }
+    CHAPTER_RETURN_IF_ERROR(it->status());
+    page.at_end = !it->Valid();
+    // Past the places of records that were dropped or changed again since.
+    if (page.at_end) page.last = std::max(page.last, last_sequence_);
+    page.held_back.assign(held_back.begin(), held_back.end());
+    if (page.last > request.after) page.mark = MarkAt(*snapshot, page.last);
+  }
+  CHAPTER_RETURN_IF_ERROR(EnsureDurable(durable));
+  return page;
+}
+
+absl::StatusOr<RecordsPage> Replica::ReadRecords(const RecordsRequest& request) {
+  RecordsPage page;
+  size_t size = 0;
+  Sequence durable;
+  {
+    absl::MutexLock lock(&mutex_);
+    WriteBatch batch;
+    for (const RecordKey& key : request.keys) {
+      if (page.read > 0 && size >= request.bytes_max) break;
+      ++page.read;
+      if (request.refusals_noted && options_.hub) {
+        batch.Delete(Table::kMeta, keys::Refusal(request.peer.node, request.peer.epoch, key));
+      }
+      auto bytes = engine_.Get(Table::kRecord, EncodeKey(key));
+      FeedItem left{.kind = FeedItem::Kind::kLeft,
+                    .sequence = {},
+                    .key = key,
+                    .update = {},
+                    .seen = {},
+                    .own_high = {}};
+      if (absl::IsNotFound(bytes.status())) {
+        page.items.push_back(std::move(left));
+        continue;
+      }
+      CHAPTER_RETURN_IF_ERROR(bytes.status());
+      CHAPTER_ASSIGN_OR_RETURN(const StoredRecord stored, DecodeStored(*bytes));
+      const std::vector<Scope> current = stored.meta.Current();
+      // What has no place goes back to the chapters that brought or held it, and to
+      // nobody else.
+      const auto held = stored.meta.Withheld();
+      const bool theirs = !options_.hub || request.peer.hub || stored.record.erased ||
+                          !Disjoint({current.begin(), current.end()}, request.peer.scopes) ||
+                          (request.asked && (request.peer.scopes.contains(stored.meta.maker) ||
+                                             !Disjoint(held, request.peer.scopes)));
+      if (theirs) {
+        page.items.push_back(MakeItem(key, stored, request.peer, {}, request.since, request.asked));
+        size += page.items.back().update.size();
+        continue;
+      }
+      if (current.empty() && !request.asked) continue;
+      if (current.empty()) {
+        left.kind = FeedItem::Kind::kUnplaced;
+      } else {
+        left.seen = stored.record.seen;
+      }
+      page.items.push_back(std::move(left));
+    }
+    if (!batch.empty()) CHAPTER_RETURN_IF_ERROR(engine_.Write(batch));
+    durable = last_sequence_;
+  }
+  CHAPTER_RETURN_IF_ERROR(EnsureDurable(durable));
+  return page;
+}
+
+absl::StatusOr<AcknowledgeResult> Replica::Acknowledge(const AcknowledgeRequest& request) {
+  AcknowledgeResult result;
+  std::vector<ChangeEvent> events;
+  const PeerIdentity& peer = request.peer;
+  {
+    absl::MutexLock lock(&mutex_);
+    Transaction transaction(engine_, options_);
+    WriteBatch& batch = transaction.batch();
+    AcknowledgedValue acknowledged{.hub_epoch = peer.epoch};
+    if (auto bytes = transaction.Get(Table::kMeta, keys::Acknowledged(peer.replica)); bytes.ok()) {
+      const AcknowledgedValue known = DecodeAcknowledged(*bytes);
+      if (known.hub_epoch == peer.epoch) acknowledged = known;
+    }
+    if (request.through) {
+      acknowledged.through = *request.through;
+      acknowledged.farthest = std::max(acknowledged.farthest, acknowledged.through);
+      acknowledged.as = request.told_as;
+      if (request.own_high > acknowledged.own_high) {
+        auto snapshot = engine_.NewSnapshot();
+        // Those below this hub's last went with it; going over their graves would cost
+        // more with every acknowledgement.
+        auto it = snapshot->NewIterator(Table::kMeta, keys::Stamp(acknowledged.own_high),
+                                        keys::Stamp({request.own_high.ticks + 1}));
+        for (it->SeekToFirst(); it->Valid(); it->Next()) batch.Delete(Table::kMeta, it->key());
+        CHAPTER_RETURN_IF_ERROR(it->status());
+        acknowledged.own_high = request.own_high;
+      }
+      batch.Put(Table::kMeta, keys::Acknowledged(peer.replica), Encode(acknowledged));
+    }
+    for (const RefusedRecord& refused : request.refused) {
+      if (options_.hub || transaction.Find(refused.key) == nullptr) continue;
+      if (refused.reason == RefusedRecord::Reason::kAhead) {
+        batch.Put(Table::kMeta, keys::Waiting(refused.key), EncodeWaiting(peer.node));
+        continue;
+      }
+      RefusedRecord kept = refused;
+      if (kept.sequence == Sequence{}) kept.sequence = acknowledged.through;
+      batch.Put(Table::kMeta, keys::Reset(refused.key),
+                Encode(ResetValue{peer.node, peer.epoch, std::move(kept)}));
+    }
+    if (options_.hub && !request.dropped.empty()) {
+      const std::string noted_key = keys::DropsNoted(peer.node, peer.epoch);
+      uint64_t noted = DecodeNumber(transaction.Get(Table::kMeta, noted_key));
+      const std::string at =
+          EncodeNumber(last_sequence_.value) + EncodeNumber(identity_.epoch.value);
+      for (const DroppedRecord& dropped : request.dropped) {
+        noted = std::max(noted, dropped.number);
+        batch.Put(Table::kMeta, keys::DroppedBy(peer.node, peer.epoch, dropped.key), at);
+      }
+      batch.Put(Table::kMeta, noted_key, EncodeNumber(noted));
+    }
+    if (!options_.hub && !request.drops_wait) {
+      CHAPTER_RETURN_IF_ERROR(
+          DropWhereDue(transaction, request, acknowledged.through, result.dropped));
+    }
+    CHAPTER_RETURN_IF_ERROR(transaction.Place());
+    if (batch.empty() && !transaction.anything_touched()) return result;
+    CHAPTER_RETURN_IF_ERROR(Commit(transaction));
+    for (const DroppedRecord& dropped : result.dropped) leaving_.erase(dropped.key);
+    events = transaction.events();
+  }
+  CHAPTER_RETURN_IF_ERROR(Finish(events));
+  return result;
+}
+
+absl::Status Replica::DropWhereDue(Transaction& transaction, const AcknowledgeRequest& request,
+                                   Sequence through, std::vector<DroppedRecord>& dropped) {
+  if (leaving_.empty()) return absl::OkStatus();
+  const PeerIdentity& hub = request.peer;
+  // What was refused waits for the hub's state of the record, in which it is not.
+  std::set<RecordKey> refused;
+  for (const RefusedRecord& record : request.refused) refused.insert(record.key);
+  uint64_t count = DecodeNumber(transaction.Get(Table::kMeta, keys::DropCount(hub.node)));
+  const uint64_t before = count;
+  for (const auto& [key, bytes] : leaving_) {
+    // The engine's word counts: the record may have been sent again meanwhile.
+    auto current = transaction.Get(Table::kMeta, keys::Leaving(key));
+    if (!current.ok()) continue;
+    CHAPTER_ASSIGN_OR_RETURN(const LeavingValue leaving, DecodeLeaving(*current));
+    // What was held back is not acknowledged, wherever its place in the feed is.
+    if (!hub.entities.contains(key.entity)) continue;
+    // A new epoch of the hub has cancelled it.
+    if (leaving.hub != hub.node || leaving.epoch != hub.epoch) continue;
+    const StoredRecord* stored = transaction.Find(key);
+    if (stored != nullptr && !stored->record.erased) {
+      if (stored->meta.latest > through && stored->meta.origin != hub.replica &&
+          !IsPlanted(Planted::kDropBeforeAcknowledgement)) {
+        continue;
+      }
+      if (refused.contains(key) || transaction.Get(Table::kMeta, keys::Reset(key)).ok()) continue;
+      const auto waits = transaction.Get(Table::kMeta, keys::Waiting(key));
+      if (waits.ok() && *waits == EncodeWaiting(hub.node)) continue;
+      LeavingValue memory = leaving;
+      for (const NodeId& hub_before : stored->meta.again) {
+        if (hub_before != hub.node) memory.earlier.push_back(hub_before);
+      }
+      transaction.Remove(key);
+      transaction.batch().Put(Table::kMeta, keys::Dropped(key), Encode(memory));
+      std::string key_bytes = EncodeKey(key);
+      transaction.batch().Put(Table::kMeta, keys::UnnotedDrop(hub.node, ++count), key_bytes);
+      dropped.push_back({count, key});
+    }
+    transaction.batch().Delete(Table::kMeta, keys::Leaving(key));
+  }
+  if (count != before) {
+    transaction.batch().Put(Table::kMeta, keys::DropCount(hub.node), EncodeNumber(count));
+  }
+  return transaction.status();
+}
+
+absl::StatusOr<std::vector<FeedCursor>> Replica::FeedEnds(const std::vector<Scope>& scopes) const {
+  std::vector<FeedCursor> ends;
+  absl::ReaderMutexLock lock(&mutex_);
+  auto snapshot = engine_.NewSnapshot();
+  for (const Scope& scope : scopes) {
+    FeedCursor end{identity_.replica, identity_.epoch, scope, {}, {}};
+    const std::string prefix = keys::FeedPrefix(scope);
+    auto it = snapshot->NewIterator(Table::kFeed, prefix, keys::PrefixEnd(prefix));
+    it->SeekToLast();
+    if (it->Valid()) end.sequence = {Reader(it->key().substr(prefix.size())).BigEndian64()};
+    CHAPTER_RETURN_IF_ERROR(it->status());
+    ends.push_back(std::move(end));
+  }
+  return ends;
+}
+
+absl::StatusOr<uint64_t> Replica::CountUnsent(const Scope& scope, Sequence after, ReplicaId peer,
+                                              uint64_t most) const {
+  uint64_t count = 0;
+  auto snapshot = engine_.NewSnapshot();
+  auto it = snapshot->NewIterator(Table::kFeed, keys::Feed(scope, {after.value + 1}),
+                                  keys::PrefixEnd(keys::FeedPrefix(scope)));
+  for (it->SeekToFirst(); it->Valid() && count <= most; it->Next()) {
+    CHAPTER_ASSIGN_OR_RETURN(const std::string bytes, snapshot->Get(Table::kRecord, it->value()));
+    CHAPTER_ASSIGN_OR_RETURN(const StoredRecord stored, DecodeStored(bytes));
+    if (stored.meta.origin != peer) ++count;
+  }
+  CHAPTER_RETURN_IF_ERROR(it->status());
+  return count;
+}
+
+}  // namespace chaptersync::storage

@@ -1,0 +1,486 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The replica's half of the handshakes: who the other is, what each remembers of the
+// other, and what follows where one of them has gone back or has a copy.
+#include <algorithm>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/strings/str_cat.h"
+
+#include "storage/core/limits.h"
+#include "storage/core/planted.h"
+#include "storage/core/record_codec.h"
+#include "storage/core/status.h"
+#include "storage/replica/hub_epochs.h"
+#include "storage/replica/keys.h"
+#include "storage/replica/meta_values.h"
+#include "storage/replica/replica.h"
+#include "storage/replica/transaction.h"
+
+namespace chaptersync::storage {
+
+absl::StatusOr<HelloFacts> Replica::SayHello(uint64_t session) {
+  HelloFacts hello;
+  hello.session = session;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (auto bytes = engine_.Get(Table::kMeta, keys::kAttempts); bytes.ok()) {
+      Reader in(*bytes);
+      hello.attempts = ReadSessions(in, kAttemptsKept);
+    } else if (!absl::IsNotFound(bytes.status())) {
+      return bytes.status();
+    }
+    WriteBatch batch;
+    if (session != 0) {
+      Remember(session, kAttemptsKept, hello.attempts);
+      std::string attempts;
+      AppendSessions(hello.attempts, attempts);
+      batch.Put(Table::kMeta, keys::kAttempts, attempts);
+    }
+    const auto cursors_void = engine_.Get(Table::kMeta, keys::kCursorsVoid);
+    if (cursors_void.ok()) {
+      batch.Delete(Table::kMeta, keys::kCursorsVoid);
+      CHAPTER_RETURN_IF_ERROR(VoidCursors(batch));
+    } else if (!absl::IsNotFound(cursors_void.status())) {
+      return cursors_void.status();
+    }
+    if (!batch.empty()) CHAPTER_RETURN_IF_ERROR(engine_.Write(batch));
+    hello.replica = identity_.replica;
+    hello.epoch = identity_.epoch;
+    hello.clock = {WallMs(), clock_.last()};
+  }
+  hello.node = options_.node;
+  hello.hub = options_.hub;
+  for (const auto& [entity, rule] : options_.entities) hello.entities[entity] = rule.fingerprint;
+  auto snapshot = engine_.NewSnapshot();
+  const std::string cursors(1, keys::kHubCursorKind);
+  auto it = snapshot->NewIterator(Table::kMeta, cursors, keys::PrefixEnd(cursors));
+  for (it->SeekToFirst(); it->Valid(); it->Next()) {
+    Reader key(it->key().substr(1));
+    Reader value(it->value());
+    FeedCursor cursor;
+    cursor.replica = {key.BigEndian64()};
+    cursor.scope = {std::string(key.Bytes(key.remaining()))};
+    cursor.epoch = {value.Fixed64()};
+    cursor.sequence = {value.Fixed64()};
+    cursor.mark = {value.Fixed64()};
+    hello.cursors.push_back(std::move(cursor));
+  }
+  CHAPTER_RETURN_IF_ERROR(it->status());
+  it = snapshot->NewIterator(Table::kMeta, "a", "b");
+  for (it->SeekToFirst(); it->Valid(); it->Next()) {
+    const AcknowledgedValue value = DecodeAcknowledged(it->value());
+    hello.acknowledged.push_back({.hub = {Reader(it->key().substr(1)).BigEndian64()},
+                                  .epoch = value.hub_epoch,
+                                  .through = value.through,
+                                  .as = value.as,
+                                  .sessions = value.sessions});
+  }
+  CHAPTER_RETURN_IF_ERROR(it->status());
+  const std::string epochs(1, keys::kHubEpochsKind);
+  it = snapshot->NewIterator(Table::kMeta, epochs, keys::PrefixEnd(epochs));
+  for (it->SeekToFirst(); it->Valid(); it->Next()) {
+    const HubEpochs known = DecodeHubEpochs(it->value());
+    hello.past_epochs.insert(hello.past_epochs.end(), known.earlier.begin(), known.earlier.end());
+  }
+  CHAPTER_RETURN_IF_ERROR(it->status());
+  // A hub may accept it from here on, and whoever goes back behind this is found out.
+  if (session != 0) CHAPTER_RETURN_IF_ERROR(engine_.Sync());
+  return hello;
+}
+
+FeedCursor Replica::CursorIn(ReplicaId peer, bool peer_is_hub, const Scope& scope) const {
+  FeedCursor cursor{.replica = peer, .epoch = {}, .scope = scope, .sequence = {}, .mark = {}};
+  auto bytes = engine_.Get(Table::kMeta, keys::Cursor(peer, peer_is_hub, scope));
+  if (!bytes.ok()) return cursor;
+  Reader in(*bytes);
+  cursor.epoch = {in.Fixed64()};
+  cursor.sequence = {in.Fixed64()};
+  cursor.mark = {in.Fixed64()};
+  return cursor;
+}
+
+Sequence Replica::AcknowledgedBy(ReplicaId hub) const {
+  auto bytes = engine_.Get(Table::kMeta, keys::Acknowledged(hub));
+  return bytes.ok() ? DecodeAcknowledged(*bytes).through : Sequence{};
+}
+
+absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
+                                                 const HelloFacts& hello) {
+  AcceptedPeer accepted;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!options_.ahead_max_ms ||
+        hello.clock.hybrid <= HybridTime::FromWall(WallMs() + *options_.ahead_max_ms)) {
+      clock_.Observe(hello.clock.hybrid);
+    }
+    accepted.cursor = CursorIn(peer.replica, peer.hub, Scope::All());
+    const bool known = accepted.cursor.epoch == peer.epoch;
+    if (!known) {
+      accepted.cursor = {peer.replica, peer.epoch, Scope::All(), {}, {}};
+    }
+    auto snapshot = engine_.NewSnapshot();
+    // A peer that remembers more of this replica than the replica itself: it was
+    // rolled back without its knowing.
+    const auto& past = hello.past_epochs;
+    bool rolled_back = std::find(past.begin(), past.end(), identity_.epoch) != past.end();
+    bool acknowledged_more = false;
+    Transaction transaction(engine_, options_);
+    WriteBatch& batch = transaction.batch();
+    const auto sessions_of = [&](ReplicaId replica) {
+      const auto bytes = transaction.Get(Table::kMeta, keys::SessionsOf(replica));
+      return bytes.ok() ? DecodeSessions(*bytes) : SessionsValue{};
+    };
+    SessionsValue sessions = sessions_of(peer.replica);
+    CHAPTER_RETURN_IF_ERROR(transaction.status());
+    if (sessions.node != NodeId{} && sessions.node != peer.node) {
+      return absl::PermissionDeniedError(
+          absl::StrCat("replica ", ToHex(peer.replica.value), " is another node's"));
+    }
+    sessions.node = peer.node;
+    const auto contains = [&](const std::vector<uint64_t>& some) {
+      return std::find(some.begin(), some.end(), sessions.last) != some.end();
+    };
+    bool remembered = sessions.last == 0 || sessions.epoch != identity_.epoch ||
+                      hello.session == 0 || contains(hello.attempts);
+    for (const Acknowledgement& theirs : hello.acknowledged) {
+      if (theirs.hub != identity_.replica || theirs.epoch != identity_.epoch) continue;
+      // Whoever comes as the former self of a node that has gone on has gone back.
+      if (theirs.as != peer.replica &&
+          CursorIn(theirs.as, peer.hub, Scope::All()).epoch == peer.epoch) {
+        SessionsValue former = sessions_of(theirs.as);
+        former.shared = true;
+        batch.Put(Table::kMeta, keys::SessionsOf(theirs.as), Encode(former));
+      }
+      if (CursorIn(theirs.as, peer.hub, Scope::All()).sequence < theirs.through) {
+        acknowledged_more = true;
+      } else if (theirs.as != peer.replica && !known) {
+        accepted.cursor.sequence = theirs.through;  // the feed went on under a new id
+        accepted.cursor.mark = {};
+      }
+      if (sessions.last != 0 && sessions.epoch == identity_.epoch && contains(theirs.sessions)) {
+        remembered = true;
+        // This replica has welcomed a later one, and forgotten it.
+        rolled_back |= theirs.sessions.back() != sessions.last;
+      }
+    }
+    std::vector<Scope> scopes(peer.scopes.begin(), peer.scopes.end());
+    if (peer.hub) scopes = {Scope::All()};
+    for (const Scope& scope : scopes) {
+      FeedCursor resume{identity_.replica, identity_.epoch, scope, {}, {}};
+      for (const FeedCursor& theirs : hello.cursors) {
+        if (theirs.replica != identity_.replica || theirs.epoch != identity_.epoch ||
+            theirs.scope != scope || theirs.sequence == Sequence{}) {
+          continue;
+        }
+        if (!Remembers(*snapshot, theirs)) continue;
+        resume.sequence = theirs.sequence;
+        resume.mark = theirs.mark;
+      }
+      accepted.resume.push_back(std::move(resume));
+    }
+    rolled_back |= NoteReached(*snapshot, hello.cursors);
+    HubEpochs epochs;
+    if (peer.hub) {
+      CHAPTER_ASSIGN_OR_RETURN(epochs, EpochsOf(peer.node));
+    }
+    const auto& earlier = sessions.earlier;
+    if (!remembered && std::find(earlier.begin(), earlier.end(), hello.session) != earlier.end()) {
+      return absl::AbortedError("a later session of this replica has begun already");
+    }
+    // Whoever does not know the last session of its id is not alone with it, or has gone
+    // back; unless this replica has. A hub in an epoch that is over has.
+    const bool over =
+        std::find(epochs.earlier.begin(), epochs.earlier.end(), peer.epoch) != epochs.earlier.end();
+    if (!rolled_back && (sessions.shared || !remembered || over)) {
+      sessions.shared = accepted.shared = true;
+    } else {
+      rolled_back |= acknowledged_more;
+    }
+    if (IsPlanted(Planted::kRollbackNotNoticed)) rolled_back = false;
+    absl::Cleanup undo = [this, before = identity_]()
+                             ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { identity_ = before; };
+    if (rolled_back) {
+      accepted.went_back = true;
+      NewIdentity(true);
+      batch.Put(Table::kMeta, keys::kIdentity, EncodeIdentity());
+      for (FeedCursor& resume : accepted.resume) {
+        resume = {identity_.replica, identity_.epoch, resume.scope, {}, {}};
+      }
+      accepted.cursor.sequence = {};
+      accepted.cursor.mark = {};
+    }
+    const bool any_cursor =
+        std::any_of(hello.cursors.begin(), hello.cursors.end(),
+                    [&](const FeedCursor& theirs) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+                      return theirs.replica == identity_.replica && theirs.epoch == identity_.epoch;
+                    });
+    if (!any_cursor && !accepted.shared) sessions.anew = last_sequence_;
+    accepted.anew = sessions.anew;
+    if (!accepted.shared) {
+      sessions.epoch = identity_.epoch;
+      if (hello.session != 0) {
+        sessions.last = hello.session;
+        sessions.earlier = hello.attempts;
+        std::erase(sessions.earlier, hello.session);
+      }
+    }
+    batch.Put(Table::kMeta, keys::SessionsOf(peer.replica), Encode(sessions));
+    // Kept from the first meeting on: a peer of an id that is not known here, but
+    // was acknowledged here, met a later self of this replica.
+    if ((!known || rolled_back) && !accepted.shared) PutCursor(accepted.cursor, peer.hub, batch);
+    // What was refused in another epoch is sent and judged again.
+    const std::string prefix = keys::RefusalPrefix(peer.node, peer.epoch);
+    auto it = snapshot->NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
+    for (it->SeekToFirst(); it->Valid(); it->Next()) {
+      CHAPTER_ASSIGN_OR_RETURN(auto pending, DecodePending(it->value()));
+      if (pending.first != identity_.epoch) {
+        batch.Delete(Table::kMeta, it->key());
+        continue;
+      }
+      pending.second.key = Reader(it->key().substr(prefix.size())).Key();
+      accepted.refused.push_back(std::move(pending.second));
+    }
+    CHAPTER_RETURN_IF_ERROR(it->status());
+    if (peer.hub && !accepted.shared) {
+      epochs.Meet(peer.epoch, WallMs());
+      batch.Put(Table::kMeta, keys::HubEpochsOf(peer.node), Encode(epochs));
+    }
+    // With the clock: what is written here from now on is later than what the peer has, also
+    // where this replica crashes in between.
+    CHAPTER_RETURN_IF_ERROR(Commit(transaction));
+    std::move(undo).Cancel();
+    if (peer.hub && !accepted.shared) hubs_[peer.node] = std::move(epochs);
+    auto highest = engine_.Get(Table::kMeta, keys::Highest(peer.replica));
+    if (highest.ok()) {
+      Reader in(*highest);
+      accepted.highest_clock = {in.Fixed64()};
+      accepted.highest_hash = in.Fixed64();
+    }
+    accepted.drops_noted =
+        DecodeNumber(engine_.Get(Table::kMeta, keys::DropsNoted(peer.node, peer.epoch)));
+  }
+  CHAPTER_RETURN_IF_ERROR(Finish({}));
+  return accepted;
+}
+
+absl::Status Replica::AdjustClock(int64_t offset_ms) {
+  absl::MutexLock lock(&mutex_);
+  if (!options_.ahead_max_ms || options_.hub) return absl::OkStatus();
+  const int64_t before = std::exchange(identity_.clock_offset_ms, offset_ms);
+  WriteBatch batch;
+  batch.Put(Table::kMeta, keys::kIdentity, EncodeIdentity());
+  const absl::Status status = engine_.Write(batch);
+  if (!status.ok()) identity_.clock_offset_ms = before;
+  return status;
+}
+
+absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const WelcomeFacts& welcome) {
+  JoinedHub joined;
+  std::vector<ChangeEvent> events;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (welcome.told_as != ReplicaId{} && welcome.told_as != identity_.replica) {
+      joined.restart = true;
+      joined.restart_reason = absl::StrCat("writing as replica ", ToHex(identity_.replica.value),
+                                           " since Hello was said");
+      return joined;
+    }
+    Transaction transaction(engine_, options_);
+    WriteBatch& batch = transaction.batch();
+    // An identity that is not on disk must not be written under.
+    absl::Cleanup undo = [this, before = identity_, clock_before = clock_]()
+                             ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+                               identity_ = before;
+                               clock_ = clock_before;
+                             };
+    if (options_.ahead_max_ms && !options_.hub && welcome.clock_offset_ms) {
+      identity_.clock_offset_ms = *welcome.clock_offset_ms;
+    }
+    AcknowledgedValue acknowledged;
+    if (auto bytes = transaction.Get(Table::kMeta, keys::Acknowledged(hub.replica)); bytes.ok()) {
+      acknowledged = DecodeAcknowledged(*bytes);
+    }
+    if (acknowledged.hub_epoch != hub.epoch) acknowledged = {.hub_epoch = hub.epoch};
+    size_t again = 0;
+    const ReplicaId old_id = identity_.replica;
+
+    // Writes under this id that are not ours: a clone of this machine made them.
+    Sequence told;  // some hub has come so far in this feed
+    auto snapshot = engine_.NewSnapshot();
+    auto it = snapshot->NewIterator(Table::kMeta, "a", "b");
+    for (it->SeekToFirst(); it->Valid(); it->Next()) {
+      told = std::max(told, DecodeAcknowledged(it->value()).farthest);
+    }
+    CHAPTER_RETURN_IF_ERROR(it->status());
+    CHAPTER_ASSIGN_OR_RETURN(const HybridTime own_high, HighestAcknowledged(*snapshot, {}));
+    const bool writes_not_ours =
+        !options_.hub && welcome.highest_clock > own_high &&
+        DecodeNumber(transaction.Get(Table::kMeta, keys::Stamp(welcome.highest_clock))) !=
+            welcome.highest_hash &&
+        !IsPlanted(Planted::kVersionsReused);
+    // Or the hub has come further in this feed than it goes, or on another way: this
+    // replica was rolled back without its knowing, or has a copy that went on.
+    const FeedCursor& theirs = welcome.cursor;
+    const bool feed_not_ours = theirs.replica == identity_.replica &&
+                               theirs.epoch == identity_.epoch && !Remembers(*snapshot, theirs);
+    if (writes_not_ours || feed_not_ours || welcome.shared) {
+      NewIdentity(true);
+      // What the other one sent under the common id counted as this one's own, and was
+      // passed over here.
+      CHAPTER_RETURN_IF_ERROR(VoidCursors(batch));
+      batch.Delete(Table::kMeta, keys::kAttempts);
+      // A hub writes under an id of its own.
+      if (!options_.hub) {
+        CHAPTER_RETURN_IF_ERROR(StampAgain(transaction, told, own_high, old_id, true, again));
+      }
+      joined.restart = true;
+      joined.restart_reason = absl::StrCat(
+          "the hub knows what was done as replica ", ToHex(old_id.value),
+          " and not here: there is a copy of this computer, or it has gone back; writing as "
+          "replica ",
+          ToHex(identity_.replica.value), " from now on, ", again, " unsent writes taken along");
+    } else if (options_.ahead_max_ms && !options_.hub) {
+      const HybridTime limit = HybridTime::FromWall(
+          std::max(welcome.clock.wall_ms, welcome.clock.hybrid.wall_ms()) + welcome.ahead_max_ms);
+      const HybridTime again_above = AgainAbove(limit, own_high);
+      CHAPTER_ASSIGN_OR_RETURN(const OwnStamps own, FindOwnStamps(limit, again_above));
+      if (clock_.last() > limit && !own.again) {
+        // Learnt from others, or of records that others have stamped ahead as well. What
+        // stays above the clock under this id must not come up a second time.
+        if (own.stay) {
+          NewIdentity(false);
+          joined.restart = true;
+          joined.restart_reason = absl::StrCat(
+              "this computer's clock was ahead of the hub's, and its stamps are known to others; "
+              "writing as replica ",
+              ToHex(identity_.replica.value), " from now on");
+        }
+        clock_ = HybridClock(limit);
+      } else if (clock_.last() > limit) {
+        const uint64_t ahead_ms = clock_.last().wall_ms() - welcome.clock.wall_ms;
+        if (!IsPlanted(Planted::kStampedAgainUnderOldId)) NewIdentity(false);
+        clock_ = HybridClock(std::max(welcome.clock.hybrid, HybridTime::FromWall(WallMs())));
+        CHAPTER_RETURN_IF_ERROR(
+            StampAgain(transaction, acknowledged.through, again_above, old_id, false, again));
+        joined.restart = true;
+        joined.restart_reason =
+            absl::StrCat("this computer's clock was ", ahead_ms / 1000,
+                         " s ahead of the hub's (at most ", welcome.ahead_max_ms / 1000,
+                         " s are allowed); ", again, " unsent writes got the hub's time");
+      }
+    }
+    clock_.Observe(welcome.clock.hybrid);
+
+    // A new epoch of the hub cancels the drops that wait for it.
+    CHAPTER_ASSIGN_OR_RETURN(HubEpochs epochs, EpochsOf(hub.node));
+    const Epoch known = epochs.met;
+    const Epoch before = epochs.latest();
+    epochs.Meet(hub.epoch, WallMs());
+    batch.Put(Table::kMeta, keys::HubEpochsOf(hub.node), Encode(epochs));
+    if (known != hub.epoch) {
+      // Other hubs may have offered meanwhile what was dropped for the epoch that is over.
+      bool dropped = false;
+      if (before != Epoch{} && before != hub.epoch && !options_.hub) {
+        CHAPTER_ASSIGN_OR_RETURN(dropped, DroppedFor(hub.node, before));
+      }
+      std::string prefix(1, keys::kHubCursorKind);
+      it = snapshot->NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
+      for (it->SeekToFirst(); it->Valid(); it->Next()) {
+        const ReplicaId feed{Reader(it->key().substr(1)).BigEndian64()};
+        if (feed != hub.replica && (dropped || SameLineage(feed, hub.replica))) {
+          batch.Delete(Table::kMeta, it->key());
+        }
+      }
+      CHAPTER_RETURN_IF_ERROR(it->status());
+      prefix = std::string(1, keys::kLeavingKind);
+      it = snapshot->NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
+      for (it->SeekToFirst(); it->Valid(); it->Next()) {
+        CHAPTER_ASSIGN_OR_RETURN(const LeavingValue leaving, DecodeLeaving(it->value()));
+        if (leaving.hub == hub.node) batch.Delete(Table::kMeta, it->key());
+      }
+      CHAPTER_RETURN_IF_ERROR(it->status());
+      // And everything goes to it again, also what waited.
+      const std::string waiting_prefix(1, keys::kWaitingKind);
+      it = snapshot->NewIterator(Table::kMeta, waiting_prefix, keys::PrefixEnd(waiting_prefix));
+      for (it->SeekToFirst(); it->Valid(); it->Next()) {
+        if (it->value() == EncodeWaiting(hub.node)) batch.Delete(Table::kMeta, it->key());
+      }
+      CHAPTER_RETURN_IF_ERROR(it->status());
+    }
+
+    // Where the hub's memory and ours differ, the hub's counts: it takes from there, but
+    // in a new epoch has forgotten more than it knows.
+    joined.start =
+        welcome.cursor.replica == identity_.replica && welcome.cursor.epoch == identity_.epoch
+            ? welcome.cursor.sequence
+            : Sequence{};
+    if (known != Epoch{} && known != hub.epoch) joined.start = {};
+    if (theirs.mark == Mark{} && joined.start > acknowledged.through) joined.start = {};
+    // Going through the feed again had begun, and nothing of it was acknowledged.
+    if (acknowledged.as == identity_.replica && acknowledged.through == Sequence{}) {
+      joined.start = {};
+    }
+    // An entity that the hub has come to know: its records were held back.
+    std::string entities;
+    for (const auto& [entity, fingerprint] : hub.entities) AppendVarint(entity.value, entities);
+    const std::string entities_key = keys::ByNode('k', hub.node);
+    auto entities_known = transaction.Get(Table::kMeta, entities_key);
+    if (!entities_known.ok() || *entities_known != entities) {
+      batch.Put(Table::kMeta, entities_key, entities);
+      if (entities_known.ok()) joined.start = {};
+    }
+    acknowledged.through = joined.start;
+    acknowledged.farthest = std::max(acknowledged.farthest, acknowledged.through);
+    acknowledged.as = identity_.replica;
+    if (!joined.restart && welcome.session != 0) {
+      Remember(welcome.session, kSessionsKept, acknowledged.sessions);
+      std::vector<uint64_t> attempts;
+      if (auto bytes = transaction.Get(Table::kMeta, keys::kAttempts); bytes.ok()) {
+        Reader in(*bytes);
+        attempts = ReadSessions(in, kAttemptsKept);
+      }
+      std::erase(attempts, welcome.session);
+      std::string left;
+      AppendSessions(attempts, left);
+      batch.Put(Table::kMeta, keys::kAttempts, left);
+    }
+    batch.Put(Table::kMeta, keys::Acknowledged(hub.replica), Encode(acknowledged));
+
+    std::string prefix = keys::UnnotedDropPrefix(hub.node);
+    it = snapshot->NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
+    for (it->SeekToFirst(); it->Valid(); it->Next()) {
+      const uint64_t number = Reader(it->key().substr(prefix.size())).BigEndian64();
+      if (number <= welcome.drops_noted) {
+        batch.Delete(Table::kMeta, it->key());
+      } else {
+        joined.dropped.push_back({number, Reader(it->value()).Key()});
+      }
+    }
+    CHAPTER_RETURN_IF_ERROR(it->status());
+    prefix = std::string(1, keys::kResetKind);
+    it = snapshot->NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
+    for (it->SeekToFirst(); it->Valid(); it->Next()) {
+      CHAPTER_ASSIGN_OR_RETURN(const ResetValue reset, DecodeReset(it->value()));
+      if (reset.hub != hub.node) continue;
+      if (reset.epoch == hub.epoch) {
+        joined.ask_whole.push_back(Reader(it->key().substr(1)).Key());
+      } else {
+        // The hub's past is another now: what it refused is sent and judged again.
+        batch.Delete(Table::kMeta, it->key());
+      }
+    }
+    CHAPTER_RETURN_IF_ERROR(it->status());
+
+    CHAPTER_RETURN_IF_ERROR(transaction.Place());
+    batch.Put(Table::kMeta, keys::kIdentity, EncodeIdentity());
+    CHAPTER_RETURN_IF_ERROR(Commit(transaction));
+    std::move(undo).Cancel();
+    if (options_.hub) hubs_[hub.node] = std::move(epochs);
+    events = transaction.events();
+  }
+  CHAPTER_RETURN_IF_ERROR(Finish(events));
+  return joined;
+}
+
+}  // namespace chaptersync::storage

@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Own stamps that a hub does not take: they wait until its clock has come up, or are made
+// again under a new replica id.
+#include <algorithm>
+#include <tuple>
+
+#include "absl/cleanup/cleanup.h"
+
+#include "storage/core/limits.h"
+#include "storage/core/planted.h"
+#include "storage/core/record_codec.h"
+#include "storage/core/status.h"
+#include "storage/replica/keys.h"
+#include "storage/replica/meta_values.h"
+#include "storage/replica/replica.h"
+#include "storage/replica/transaction.h"
+
+namespace chaptersync::storage {
+
+absl::StatusOr<bool> Replica::SendWaiting(const PeerIdentity& hub, HybridTime limit) {
+  std::vector<ChangeEvent> events;
+  bool restart = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    const std::string prefix(1, keys::kWaitingKind);
+    auto snapshot = engine_.NewSnapshot();
+    auto it = snapshot->NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
+    it->SeekToFirst();
+    if (!it->Valid()) {
+      CHAPTER_RETURN_IF_ERROR(it->status());
+      return false;
+    }
+    Transaction transaction(engine_, options_);
+    CHAPTER_ASSIGN_OR_RETURN(const HybridTime own_high, HighestAcknowledged(*snapshot, {}));
+    const HybridTime again_above = AgainAbove(limit, own_high);
+    for (size_t sent = 0; it->Valid(); it->Next()) {
+      if (it->value() != EncodeWaiting(hub.node)) continue;
+      if (sent == kBatchWritesMax) break;
+      const RecordKey key = Reader(it->key().substr(1)).Key();
+      StoredRecord* held = transaction.Find(key);
+      if (held != nullptr && held->record.seen.Highest() > limit) {
+        Seen others = held->record.seen;
+        for (const ReplicaId& id : identity_.own) others.Set(id, {});
+        // Where only this node's own stamps are ahead now they can be made again.
+        if (others.Highest() > limit || held->record.seen.Highest() <= again_above) continue;
+        restart = true;
+      }
+      transaction.batch().Delete(Table::kMeta, it->key());
+      if (held == nullptr) continue;
+      held->meta.origin = {};
+      transaction.Touch(key);
+      ++sent;
+    }
+    CHAPTER_RETURN_IF_ERROR(it->status());
+    if (transaction.batch().empty() && !transaction.anything_touched()) return false;
+    absl::Cleanup undo = [this, before = identity_, clock_before = clock_]()
+                             ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+                               identity_ = before;
+                               clock_ = clock_before;
+                             };
+    if (restart) {
+      const ReplicaId old_id = identity_.replica;
+      NewIdentity(false);
+      // Under a new id no stamp comes up a second time.
+      if (clock_.last() > limit) clock_ = HybridClock(HybridTime::FromWall(WallMs()));
+      size_t again = 0;
+      CHAPTER_RETURN_IF_ERROR(StampAgain(transaction, {}, again_above, old_id, false, again));
+      transaction.batch().Put(Table::kMeta, keys::kIdentity, EncodeIdentity());
+    }
+    CHAPTER_RETURN_IF_ERROR(transaction.Place());
+    CHAPTER_RETURN_IF_ERROR(Commit(transaction));
+    std::move(undo).Cancel();
+    events = transaction.events();
+  }
+  CHAPTER_RETURN_IF_ERROR(Finish(events));
+  return restart;
+}
+
+HybridTime Replica::AgainAbove(HybridTime limit, HybridTime own_high) {
+  // What a hub has acknowledged others may have seen, and under a new stamp it could show as
+  // a conflict: where waiting helps, this hub waits for it.
+  const bool wait =
+      own_high > limit && own_high.wall_ms() <= limit.wall_ms() + kAcknowledgedAheadMsMax;
+  return wait ? own_high : limit;
+}
+
+absl::StatusOr<uint64_t> Replica::CountWaiting(const NodeId& hub) const {
+  uint64_t count = 0;
+  const std::string prefix(1, keys::kWaitingKind);
+  auto snapshot = engine_.NewSnapshot();
+  auto it = snapshot->NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
+  for (it->SeekToFirst(); it->Valid(); it->Next()) count += it->value() == EncodeWaiting(hub);
+  CHAPTER_RETURN_IF_ERROR(it->status());
+  return count;
+}
+
+// Own stamps above `again_above` in records that others have not stamped as far ahead
+// are made again; those of the present id above `limit` may stay.
+absl::StatusOr<Replica::OwnStamps> Replica::FindOwnStamps(HybridTime limit,
+                                                          HybridTime again_above) const {
+  OwnStamps found;
+  if (clock_.last() <= limit) return found;
+  auto snapshot = engine_.NewSnapshot();
+  auto it = snapshot->NewIterator(Table::kRecord, "", "");
+  for (it->SeekToFirst(); it->Valid(); it->Next()) {
+    CHAPTER_ASSIGN_OR_RETURN(const StoredRecord stored, DecodeStored(it->value()));
+    bool own = false;
+    bool others = false;
+    for (const auto& [replica, time] : stored.record.seen.entries()) {
+      if (time > again_above) (Own(replica) ? own : others) = true;
+    }
+    found.again |= own && !others;
+    found.stay |= stored.record.seen.Get(identity_.replica) > limit;
+  }
+  CHAPTER_RETURN_IF_ERROR(it->status());
+  return found;
+}
+
+// Own writes get the present replica id: with `keep_times` all that nobody else knows,
+// which is what came up after `after` in the feed or is stamped above `limit`, under
+// their old clock readings; else those stamped above `limit`, in their old order, with
+// new ones.
+// What was written under the old id above `limit` these records then have not seen.
+absl::Status Replica::StampAgain(Transaction& transaction, Sequence after, HybridTime limit,
+                                 ReplicaId old_id, bool keep_times, size_t& count) {
+  std::map<Version, std::vector<RecordKey>> old_writes;
+  std::vector<RecordKey> touched;
+  const Scope all = Scope::All();
+  auto snapshot = engine_.NewSnapshot();
+  auto it = snapshot->NewIterator(Table::kFeed, keys::Feed(all, {keep_times ? after.value + 1 : 0}),
+                                  keys::PrefixEnd(keys::FeedPrefix(all)));
+  // Of a clone only the id that it shares; of a wrong clock every id used before.
+  std::set<ReplicaId> old_ids = {old_id};
+  if (!keep_times) old_ids.insert(identity_.own.begin(), identity_.own.end());
+  if (!IsPlanted(Planted::kStampedAgainUnderOldId)) old_ids.erase(identity_.replica);
+  // Others may know what is below the limit; but a cell that has a later one of its record
+  // behind it may not have been told.
+  const auto affected = [&](const Version& version, std::optional<Sequence> learned) {
+    return old_ids.contains(version.replica) &&
+           (version.time > limit || (keep_times && learned && *learned > after));
+  };
+  for (it->SeekToFirst(); it->Valid(); it->Next()) {
+    const RecordKey key = Reader(it->value()).Key();
+    const StoredRecord* stored = transaction.Find(key);
+    if (stored == nullptr) continue;
+    std::set<Version> versions;
+    HybridTime kept;  // the highest own stamp that stays
+    const auto look = [&](const Version& version, std::optional<Sequence> learned) {
+      if (affected(version, learned)) {
+        versions.insert(version);
+      } else if (old_ids.contains(version.replica)) {
+        kept = std::max(kept, version.time);
+      }
+    };
+    for (const Cell& cell : stored->record.cells) look(cell.version, cell.learned);
+    for (const ConflictEntry& entry : stored->record.conflicts) {
+      for (const SettlementEntry& s : entry.settlements) look(s.version, std::nullopt);
+      if (!keep_times) look(entry.lost_version, std::nullopt);
+    }
+    const bool seen_above = std::any_of(old_ids.begin(), old_ids.end(), [&](ReplicaId id) {
+      return stored->record.seen.Get(id) > limit;
+    });
+    if (versions.empty() && !seen_above) continue;
+    Seen others = stored->record.seen;
+    for (const ReplicaId& id : old_ids) others.Set(id, {});
+    // Above what others have stamped ahead no stamp is any better.
+    if (!keep_times && others.Highest() > limit) continue;
+    touched.push_back(key);
+    for (const Version& version : versions) old_writes[version].push_back(key);
+    if (!keep_times) clock_.Observe(std::max(kept, others.Highest()));
+  }
+  CHAPTER_RETURN_IF_ERROR(it->status());
+  std::map<Version, Version> renamed;
+  for (const auto& [version, where] : old_writes) {
+    renamed[version] = {keep_times ? version.time : clock_.Tick(WallMs()), identity_.replica};
+  }
+  count = renamed.size();
+  const auto rename = [&](Version& version) {
+    auto found = renamed.find(version);
+    if (found != renamed.end()) version = found->second;
+  };
+  for (const RecordKey& key : touched) {
+    StoredRecord& stored = transaction.Make(key);
+    Record& record = stored.record;
+    std::map<ReplicaId, HybridTime> old_high;  // of what stays under an old id
+    const auto stays = [&](const Version& version) {
+      if (!old_ids.contains(version.replica)) return;
+      old_high[version.replica] = std::max(old_high[version.replica], version.time);
+    };
+    for (Cell& cell : record.cells) {
+      rename(cell.version);
+      record.seen.Advance(cell.version);
+      if (cell.version.replica == identity_.replica) {
+        cell.learned = {};
+        NoteStamp(transaction, key, cell.version);
+      }
+      stays(cell.version);
+    }
+    for (ConflictEntry& entry : record.conflicts) {
+      rename(entry.lost_version);
+      rename(entry.current_version);
+      record.seen.Advance(entry.lost_version);
+      stays(entry.lost_version);
+      for (SettlementEntry& s : entry.settlements) {
+        rename(s.version);
+        record.seen.Advance(s.version);
+        if (s.version.replica == identity_.replica) NoteStamp(transaction, key, s.version);
+        stays(s.version);
+      }
+      std::sort(entry.settlements.begin(), entry.settlements.end(),
+                [](const auto& a, const auto& b) { return a.version < b.version; });
+    }
+    std::sort(record.conflicts.begin(), record.conflicts.end(), [](const auto& a, const auto& b) {
+      return std::tie(a.path, a.lost_version) < std::tie(b.path, b.lost_version);
+    });
+    for (const ReplicaId& id : old_ids) {
+      record.seen.Set(id, std::max(old_high[id], std::min(record.seen.Get(id), limit)));
+    }
+    stored.meta.origin = {};
+    transaction.Touch(key);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace chaptersync::storage
