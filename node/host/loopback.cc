@@ -27,9 +27,12 @@ uint64_t Loopback::WallMs(size_t side) const {
   return replica.Clock().wall_ms - static_cast<uint64_t>(replica.clock_offset_ms());
 }
 
-void Loopback::TickAcceptor() {
-  const storage::Replica& replica = sides_[kAcceptor].replica;
-  Deliver(kAcceptor, Tick{replica.Clock(), replica.epoch(), replica.TellOfHubs()});
+void Loopback::Tick() {
+  for (const size_t side : {kInitiator, kAcceptor}) {
+    if (ended()) return;
+    const storage::Replica& replica = sides_[side].replica;
+    Deliver(side, node::Tick{replica.Clock(), replica.epoch()});
+  }
 }
 
 void Loopback::Deliver(size_t side, Event event) {

@@ -33,8 +33,8 @@ class Loopback {
   // Delivers one message. False where there is none or a side ended.
   bool Step();
 
-  // Tells the acceptor that time went by: it sends its heartbeat where one is due.
-  void TickAcceptor();
+  // Tells both sides that time went by: each sends its heartbeat where one is due.
+  void Tick();
 
   // Called with each message before it is delivered; true if the initiator sent it.
   void set_observer(std::function<void(bool, const v1::SyncMessage&)> observer) {

@@ -26,8 +26,7 @@ std::optional<Event> Perform(storage::Replica& replica, const Effect& effect) {
           [&](const SayHello& e) -> Result { return HelloReady{replica.SayHello(e.session)}; },
           [&](const AcceptPeer& e) -> Result {
             auto accepted = replica.AcceptPeer(e.peer, e.hello);
-            return PeerAccepted{std::move(accepted), replica.options().node, replica.replica_id(),
-                                replica.epoch(), replica.Clock()};
+            return PeerAccepted{std::move(accepted), replica.options().node, replica.Clock()};
           },
           [&](const JoinHub& e) -> Result { return HubJoined{replica.JoinHub(e.hub, e.welcome)}; },
           [&](const ReadFeed& e) -> Result {
@@ -51,6 +50,9 @@ std::optional<Event> Perform(storage::Replica& replica, const Effect& effect) {
           },
           [&](const HearOfHubs& e) -> Result {
             return HubsHeard{replica.HearOfHubs(e.from, e.told)};
+          },
+          [&](const TellOfHubs& e) -> Result {
+            return HubsToTell{replica.TellOfHubs(e.told), replica.Clock()};
           },
       },
       effect);

@@ -198,19 +198,19 @@ void Session::On(const Authorized& event) {
 void Session::On(const PeerAccepted& event) {
   if (!Check(event.accepted.status())) return;
   const storage::AcceptedPeer& accepted = *event.accepted;
-  own_epoch_ = event.epoch;
+  own_epoch_ = accepted.epoch;
   anew_ = accepted.anew;
   if (accepted.went_back) {
     notes_.push_back(absl::StrCat(
         "this hub's disk has gone back to an earlier state: the peer remembers more of it; it "
         "begins a new epoch, as replica ",
-        storage::ToHex(event.replica.value), ", and gets back what its nodes have"));
+        storage::ToHex(accepted.replica.value), ", and gets back what its nodes have"));
   }
   v1::SyncMessage message;
   v1::Welcome& welcome = *message.mutable_welcome();
   welcome.set_version(kVersionMax);
-  welcome.set_replica(event.replica.value);
-  welcome.set_epoch(event.epoch.value);
+  welcome.set_replica(accepted.replica.value);
+  welcome.set_epoch(accepted.epoch.value);
   welcome.set_node(ToBytes(event.node));
   if (accepted.shared) {
     notes_.push_back(absl::StrCat("another computer uses replica id ",
@@ -787,10 +787,10 @@ void Session::TakePulse(const v1::Pulse& pulse) {
       return End(absl::InvalidArgumentError(absl::StrCat(
           "a Pulse with ", pulse.hubs_size(), " hubs is over the limit of ", storage::kHubsMax)));
     }
-    if (static_cast<size_t>(pulse.reached_size()) > storage::kReachedMax) {
-      return End(absl::InvalidArgumentError(
-          absl::StrCat("a Pulse with ", pulse.reached_size(),
-                       " positions in hubs' feeds is over the limit of ", storage::kReachedMax)));
+    if (static_cast<size_t>(pulse.reached_size()) > storage::kReachedToldMax) {
+      return End(absl::InvalidArgumentError(absl::StrCat(
+          "a Pulse with ", pulse.reached_size(), " positions in hubs' feeds is over the limit of ",
+          storage::kReachedToldMax)));
     }
     storage::HubsTold told;
     for (const v1::Cursor& one : pulse.reached()) told.reached.push_back(FromProto(one));
@@ -964,16 +964,25 @@ void Session::On(const Tick& event) {
   if (state_ != State::kReady) return;
   if (now_ms_ >= last_pulse_ms_ && now_ms_ - last_pulse_ms_ < kPulseEveryMs) return;
   last_pulse_ms_ = now_ms_;
+  if (config_.hub) {
+    // Only hubs are told how far others have come.
+    effects_.push_back(TellOfHubs{peer_.hub ? reached_told_ : UINT64_MAX});
+    return;
+  }
   v1::SyncMessage message;
   *message.mutable_pulse()->mutable_clock() = ToProto(event.clock);
-  if (peer_.hub) {
-    for (const FeedCursor& one : event.about.reached) {
-      *message.mutable_pulse()->add_reached() = ToProto(one);
-    }
-  }
+  Send(std::move(message));
+}
+
+void Session::On(const HubsToTell& event) {
+  reached_told_ = event.about.through;
+  v1::SyncMessage message;
+  v1::Pulse& pulse = *message.mutable_pulse();
+  *pulse.mutable_clock() = ToProto(event.clock);
+  for (const FeedCursor& one : event.about.reached) *pulse.add_reached() = ToProto(one);
   for (const storage::KnownHub& known : event.about.hubs) {
     if (known.node == peer_.node) continue;
-    v1::HubEpoch& hub = *message.mutable_pulse()->add_hubs();
+    v1::HubEpoch& hub = *pulse.add_hubs();
     hub.set_node(ToBytes(known.node));
     hub.set_epoch(known.epoch.value);
     hub.set_at_ms(known.at_ms);

@@ -112,6 +112,10 @@ struct HearOfHubs {
   storage::PeerIdentity from;
   storage::HubsTold told;
 };
+// Call Replica::TellOfHubs; answer HubsToTell.
+struct TellOfHubs {
+  uint64_t told = 0;
+};
 // Close the stream with this status. Nothing follows. OK: a clean end.
 struct EndSession {
   absl::Status status;
@@ -120,7 +124,7 @@ struct EndSession {
 
 using Effect = std::variant<SendMessage, SayHello, Authorize, AcceptPeer, JoinHub, ReadFeed,
                             ReadRecords, ApplyRecords, AcknowledgePeer, ReadEnds, AdjustClock,
-                            SendWaiting, HearOfHubs, EndSession>;
+                            SendWaiting, HearOfHubs, TellOfHubs, EndSession>;
 
 // --- What happens to a session. ---
 
@@ -138,10 +142,7 @@ struct Authorized {
 };
 struct PeerAccepted {
   absl::StatusOr<storage::AcceptedPeer> accepted;
-  // This side as it is after it.
-  storage::NodeId node;
-  storage::ReplicaId replica;
-  storage::Epoch epoch;
+  storage::NodeId node;  // this side's
   storage::PeerClock clock;
 };
 struct HubJoined {
@@ -174,13 +175,16 @@ struct WaitingSent {
 struct HubsHeard {
   absl::StatusOr<storage::HubsHeardOf> heard;
 };
+struct HubsToTell {
+  storage::HubsTold about;
+  storage::PeerClock clock;
+};
 // The replica has new entries in its feed.
 struct Changed {};
 // Time goes by.
 struct Tick {
   storage::PeerClock clock;
-  storage::Epoch epoch;     // this side's; another than in the handshake ends the session
-  storage::HubsTold about;  // at a hub, of the others
+  storage::Epoch epoch;  // this side's; another than in the handshake ends the session
 };
 // Ask the peer how far its feeds go; see pulse_answered().
 struct AskPulse {
@@ -194,7 +198,7 @@ struct Stop {
 
 using Event = std::variant<Opened, MessageIn, HelloReady, Authorized, PeerAccepted, HubJoined,
                            FeedRead, RecordsRead, Applied, Acknowledged, EndsRead, ClockAdjusted,
-                           WaitingSent, HubsHeard, Changed, Tick, AskPulse, Stop>;
+                           WaitingSent, HubsHeard, HubsToTell, Changed, Tick, AskPulse, Stop>;
 
 struct SessionCounts {
   uint64_t records_sent = 0;
@@ -289,6 +293,7 @@ class Session {
   void On(const ClockAdjusted&);
   void On(const WaitingSent&);
   void On(const HubsHeard&);
+  void On(const HubsToTell&);
   void On(const Changed&);
   void On(const Tick&);
   void On(const AskPulse&);
@@ -336,7 +341,8 @@ class Session {
 
   storage::PeerIdentity peer_;
   storage::HelloFacts hello_;
-  storage::Epoch own_epoch_;  // as told to the peer; 0: not yet
+  storage::Epoch own_epoch_;   // as told to the peer; 0: not yet
+  uint64_t reached_told_ = 0;  // positions in hubs' feeds that the peer was told
   std::string federation_;
   uint64_t hub_ahead_max_ms_ = 0;  // how far ahead the hub takes stamps
   std::vector<Outbound> outbound_;

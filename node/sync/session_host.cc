@@ -134,7 +134,7 @@ void SessionHost::Tick() {
           fmt::format("no session after {} ms", self->options_.handshake_ms_max))});
     }
     const storage::Replica& replica = self->group_.replica_;
-    self->Handle(node::Tick{replica.Clock(), replica.epoch(), replica.TellOfHubs()});
+    self->Handle(node::Tick{replica.Clock(), replica.epoch()});
   });
 }
 

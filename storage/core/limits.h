@@ -51,8 +51,10 @@ inline constexpr size_t kHubEpochsKept = 16;
 inline constexpr uint64_t kHubClocksApartMsMax = 60'000;
 // Hubs of which a hub tells.
 inline constexpr size_t kHubsMax = 64;
-// Positions in hubs' feeds that a hub passes on to others.
-inline constexpr size_t kReachedMax = 64;
+// Positions in hubs' feeds: those that a hub remembers of what peers have named, the last
+// ones; those that it takes from one peer's Hello, and tells in one heartbeat.
+inline constexpr size_t kReachedKept = 1024;
+inline constexpr size_t kReachedToldMax = 64;
 // Writes of one batch: bounds the memory and the pause of one commit.
 inline constexpr size_t kBatchWritesMax = 1000;
 

@@ -42,6 +42,7 @@ struct FeedCursor {
   Scope scope;
   Sequence sequence;
   Mark mark;
+  friend bool operator==(const FeedCursor&, const FeedCursor&) = default;
 };
 
 // How far a hub has acknowledged a replica's feed of all.
@@ -79,7 +80,8 @@ struct KnownHub {
 // What a hub tells of hubs.
 struct HubsTold {
   std::vector<KnownHub> hubs;       // at most kHubsMax
-  std::vector<FeedCursor> reached;  // in whosoever's feeds, their scopes empty; at most kReachedMax
+  std::vector<FeedCursor> reached;  // in whosoever's feeds, their scopes empty; kReachedToldMax
+  uint64_t through = 0;             // so many positions were told with these
 };
 
 // What came of it.
@@ -106,6 +108,9 @@ struct DroppedRecord {
 };
 
 struct AcceptedPeer {
+  // Who this replica is after it.
+  ReplicaId replica;
+  Epoch epoch;
   // This replica's disk has gone back without its knowing: the peer remembers more.
   bool went_back = false;
   // Two computers use the peer's replica id, or it has gone back: it must take another,

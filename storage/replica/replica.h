@@ -238,8 +238,8 @@ class Replica {
   absl::StatusOr<ApplyResult> Apply(const ApplyRequest& request);
   // A peer has stored, refused or dropped. Durable on return.
   absl::StatusOr<AcknowledgeResult> Acknowledge(const AcknowledgeRequest& request);
-  // At a hub: what it knows of the others.
-  HubsTold TellOfHubs() const;
+  // At a hub: what it knows of the others, without the first `told` positions that it noted.
+  HubsTold TellOfHubs(uint64_t told) const;
   // A hub has told of others, or of this one. Durable on return.
   absl::StatusOr<HubsHeardOf> HearOfHubs(const PeerIdentity& from, const HubsTold& told);
   // The ends of the feeds of these scopes.
@@ -333,7 +333,8 @@ class Replica {
   absl::Status StampAgain(Transaction& transaction, Sequence after, HybridTime limit,
                           ReplicaId old_id, bool keep_times, size_t& count)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Remembers how far others have come in hubs' feeds. True: further in this one's than it goes.
+  // Remembers how far others have come in hubs' feeds. True: in this one's further than it goes,
+  // or to another mark than it has there.
   bool NoteReached(const Snapshot& snapshot, const std::vector<FeedCursor>& cursors)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Whether what a peer remembers of this replica's feed is in it.
@@ -374,9 +375,11 @@ class Replica {
   // At a hub: the hubs that it knows of, as on disk but for at_ms, which heartbeats renew. Those
   // that it never met are kept only up to kHubsMax.
   std::map<NodeId, HubEpochs> hubs_ ABSL_GUARDED_BY(mutex_);
-  // At a hub: the furthest that somebody has come in other hubs' feeds, since the start; the
-  // last kReachedMax.
+  // At a hub: how far others have come in other hubs' feeds, as was heard since the start; each
+  // once, the last kReachedKept. Of two positions in one feed neither replaces the other: where
+  // that hub went back in between it has the later one and not the earlier.
   std::deque<FeedCursor> reached_ ABSL_GUARDED_BY(mutex_);
+  uint64_t reached_count_ ABSL_GUARDED_BY(mutex_) = 0;  // with those that went
   uint64_t refused_last_ ABSL_GUARDED_BY(mutex_) = 0;
   std::map<EntityNumber, uint64_t> live_counts_ ABSL_GUARDED_BY(mutex_);
   // Commits that left bytes to be scrubbed, and how many of them are dealt with.

@@ -192,7 +192,7 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
     // back; unless this replica has. A hub in an epoch that is over has.
     const bool over =
         std::find(epochs.earlier.begin(), epochs.earlier.end(), peer.epoch) != epochs.earlier.end();
-    if (!rolled_back && (sessions.shared || !remembered || over)) {
+    if (over || (!rolled_back && (sessions.shared || !remembered))) {
       sessions.shared = accepted.shared = true;
     } else {
       rolled_back |= acknowledged_more;
@@ -210,6 +210,8 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
       accepted.cursor.sequence = {};
       accepted.cursor.mark = {};
     }
+    accepted.replica = identity_.replica;
+    accepted.epoch = identity_.epoch;
     const bool any_cursor =
         std::any_of(hello.cursors.begin(), hello.cursors.end(),
                     [&](const FeedCursor& theirs) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {

@@ -36,15 +36,20 @@ absl::StatusOr<bool> Replica::DroppedFor(const NodeId& hub, Epoch epoch) const {
   return false;
 }
 
-HubsTold Replica::TellOfHubs() const {
-  HubsTold told;
+HubsTold Replica::TellOfHubs(uint64_t told) const {
+  HubsTold about;
   absl::ReaderMutexLock lock(&mutex_);
   for (const auto& [node, epochs] : hubs_) {
-    if (told.hubs.size() == kHubsMax) break;
-    told.hubs.push_back({node, epochs.latest(), epochs.at_ms, epochs.earlier});
+    if (about.hubs.size() == kHubsMax) break;
+    about.hubs.push_back({node, epochs.latest(), epochs.at_ms, epochs.earlier});
   }
-  told.reached.assign(reached_.begin(), reached_.end());
-  return told;
+  const uint64_t gone = reached_count_ - reached_.size();
+  size_t next = told > gone ? std::min<uint64_t>(told - gone, reached_.size()) : 0;
+  while (next < reached_.size() && about.reached.size() < kReachedToldMax) {
+    about.reached.push_back(reached_[next++]);
+  }
+  about.through = gone + next;
+  return about;
 }
 
 absl::StatusOr<HubsHeardOf> Replica::HearOfHubs(const PeerIdentity& from, const HubsTold& told) {
@@ -82,6 +87,7 @@ bool Replica::Remembers(const Snapshot& snapshot, const FeedCursor& theirs) cons
 bool Replica::NoteReached(const Snapshot& snapshot, const std::vector<FeedCursor>& cursors) {
   if (!options_.hub) return false;
   bool further = false;
+  size_t noted = 0;
   for (const FeedCursor& cursor : cursors) {
     if (cursor.sequence == Sequence{}) continue;
     if (Own(cursor.replica)) {
@@ -89,15 +95,15 @@ bool Replica::NoteReached(const Snapshot& snapshot, const std::vector<FeedCursor
                  !Remembers(snapshot, cursor);
       continue;
     }
-    const auto known = std::find_if(reached_.begin(), reached_.end(), [&](const FeedCursor& one) {
-      return one.replica == cursor.replica && one.epoch == cursor.epoch;
-    });
-    if (known != reached_.end()) {
-      if (known->sequence >= cursor.sequence) continue;
-      reached_.erase(known);
+    const FeedCursor one{cursor.replica, cursor.epoch, {}, cursor.sequence, cursor.mark};
+    if (noted == kReachedToldMax ||
+        std::find(reached_.begin(), reached_.end(), one) != reached_.end()) {
+      continue;
     }
-    if (reached_.size() == kReachedMax) reached_.pop_front();
-    reached_.push_back({cursor.replica, cursor.epoch, {}, cursor.sequence, cursor.mark});
+    ++noted;
+    if (reached_.size() == kReachedKept) reached_.pop_front();
+    reached_.push_back(one);
+    ++reached_count_;
   }
   return further;
 }

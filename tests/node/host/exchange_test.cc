@@ -232,7 +232,7 @@ TEST_F(ExchangeTest, AHeartbeatFollowsAHubWhoseClockWasSet) {
                     ScopesOf(italy));
   ASSERT_TRUE(loopback.Run().ok());
   hq.environment.now_ms += 20'000;
-  loopback.TickAcceptor();
+  loopback.Tick();
   ASSERT_TRUE(loopback.Run().ok());
   EXPECT_NEAR(static_cast<double>(italy.replica->clock_offset_ms()), 20'000.0, 1.0);
 }
@@ -477,14 +477,26 @@ TEST_F(BadPeerTest, OnlyAHubTellsOfHubsAndOfSoManyAtMost) {
   *one.mutable_pulse()->add_reached() = reached.pulse().reached(0);
   reached.mutable_pulse()->mutable_reached()->DeleteSubrange(0, 1);
   EXPECT_TRUE(Send(reached, true).ok());
-  EXPECT_EQ(hq.replica->TellOfHubs().reached.front().replica.value, 2u);
+  EXPECT_TRUE(Send(reached, true).ok()) << "each is kept once";
+  EXPECT_EQ(hq.replica->TellOfHubs(0).reached.size(), 64u);
   EXPECT_TRUE(Send(one, true).ok());
-  EXPECT_EQ(hq.replica->TellOfHubs().reached.size(), 64u);
-  EXPECT_EQ(hq.replica->TellOfHubs().reached.front().replica.value, 3u);
+  const storage::HubsTold more = hq.replica->TellOfHubs(hq.replica->TellOfHubs(0).through);
+  ASSERT_EQ(more.reached.size(), 1u);
+  EXPECT_EQ(more.reached[0].replica.value, 1u);
+  EXPECT_TRUE(hq.replica->TellOfHubs(more.through).reached.empty());
+  EXPECT_TRUE(hq.replica->TellOfHubs(UINT64_MAX).reached.empty());
+  for (uint64_t round = 2; round < 20; ++round) {
+    for (v1::Cursor& cursor : *reached.mutable_pulse()->mutable_reached()) {
+      cursor.set_sequence(round);
+    }
+    EXPECT_TRUE(Send(reached, true).ok());
+  }
+  EXPECT_EQ(hq.replica->TellOfHubs(0).reached[0].sequence.value, 4u) << "the last 1,024";
+  EXPECT_EQ(hq.replica->TellOfHubs(0).through, 65u + 18 * 64 - 1024 + 64);
   EXPECT_TRUE(Send(pulse(3, 16, 16), true).ok());
-  EXPECT_EQ(hq.replica->TellOfHubs().hubs.size(), 4u) << "three, and who told of them";
+  EXPECT_EQ(hq.replica->TellOfHubs(0).hubs.size(), 4u) << "three, and who told of them";
   EXPECT_TRUE(Send(pulse(65, 17, 5)).ok()) << "what a node says of hubs is not looked at";
-  EXPECT_EQ(hq.replica->TellOfHubs().hubs.size(), 4u);
+  EXPECT_EQ(hq.replica->TellOfHubs(0).hubs.size(), 4u);
 }
 
 TEST_F(BadPeerTest, ChangesOutOfOrderEndTheStream) {

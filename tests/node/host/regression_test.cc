@@ -421,17 +421,17 @@ TEST_F(RegressionTest, AHubTellsInWhichEpochAnotherIs) {
   ASSERT_TRUE(Sync(italy, hq).ok());
   EXPECT_FALSE(italy.Has(kNote1)) << "hq may only be behind";
   const storage::KnownHub known{hq2.options.node, hq2.replica->epoch(), 0, {before}};
-  ASSERT_EQ(hq.replica->TellOfHubs().hubs.size(), 1u);
-  EXPECT_EQ(hq.replica->TellOfHubs().hubs.front().epoch, before);
+  ASSERT_EQ(hq.replica->TellOfHubs(0).hubs.size(), 1u);
+  EXPECT_EQ(hq.replica->TellOfHubs(0).hubs.front().epoch, before);
   ASSERT_TRUE(Sync(hq2, hq).ok());
-  EXPECT_EQ(hq.replica->TellOfHubs().hubs.front().epoch, known.epoch);
-  EXPECT_EQ(hq.replica->TellOfHubs().hubs.front().over, known.over);
+  EXPECT_EQ(hq.replica->TellOfHubs(0).hubs.front().epoch, known.epoch);
+  EXPECT_EQ(hq.replica->TellOfHubs(0).hubs.front().over, known.over);
 
   Loopback loopback(*italy.replica, TestConfig(italy, true), *hq.replica, TestConfig(hq, false),
                     ScopesOf(italy));
   ASSERT_TRUE(loopback.Run().ok());
   for (Site* site : {&italy, &hq}) site->environment.now_ms += 11'000;
-  loopback.TickAcceptor();
+  loopback.Tick();
   EXPECT_TRUE(absl::IsAborted(loopback.Run()));
   EXPECT_TRUE(loopback.restart());
   const auto id = italy.replica->replica_id();
@@ -454,7 +454,7 @@ TEST_F(RegressionTest, AHubIsToldByAnotherHowFarSomebodyHasComeInItsFeed) {
     Loopback loopback(*hq2.replica, TestConfig(hq2, true), *hq.replica, TestConfig(hq, false), {});
     EXPECT_TRUE(loopback.Run().ok());
     for (Site* site : {&hq2, &hq}) site->environment.now_ms += 11'000;
-    loopback.TickAcceptor();
+    loopback.Tick();
     EXPECT_EQ(absl::IsAborted(loopback.Run()), went_back);
     EXPECT_EQ(loopback.restart(), went_back);
   };
@@ -498,24 +498,105 @@ TEST_F(RegressionTest, AHubThatDialsInAnEpochThatIsOverIsToldSo) {
   EXPECT_NE(hq2.replica->epoch(), first);
   EXPECT_NE(hq2.replica->epoch(), second);
   EXPECT_EQ(hq.replica->epoch(), hqs);
-  ASSERT_EQ(hq.replica->TellOfHubs().hubs.size(), 1u);
-  EXPECT_EQ(hq.replica->TellOfHubs().hubs.front().over, std::vector({first, second}));
+  ASSERT_EQ(hq.replica->TellOfHubs(0).hubs.size(), 1u);
+  EXPECT_EQ(hq.replica->TellOfHubs(0).hubs.front().over, std::vector({first, second}));
+}
+
+TEST_F(RegressionTest, TwoHubsThatBothWentBackBothHearOfIt) {
+  Site hq2{"hq2", true, 9};
+  ASSERT_TRUE(Sync(hq2, hq).ok());
+  const Epoch first = hq2.replica->epoch();
+  const Epoch hqs = hq.replica->epoch();
+  auto old = std::make_unique<storage::MemoryEngine>();
+  Clone(*hq2.engine, *old);
+  hq2.options.copied = true;
+  hq2.Open();
+  hq2.options.copied = false;
+  ASSERT_TRUE(Sync(hq2, hq).ok());
+  hq2.engine = std::move(old);
+  hq2.Open();
+  storage::HelloFacts hello = *hq2.replica->SayHello(1);
+  hello.past_epochs = {hqs};
+  const auto accepted = hq.replica->AcceptPeer(Peer(hq2), hello);
+  ASSERT_TRUE(accepted.ok());
+  EXPECT_TRUE(accepted->went_back);
+  EXPECT_TRUE(accepted->shared);
+  EXPECT_NE(hq.replica->epoch(), hqs);
+  const auto about = hq.replica->TellOfHubs(0);
+  ASSERT_EQ(about.hubs.size(), 1u);
+  EXPECT_NE(about.hubs[0].epoch, first) << "what went back is not met";
+}
+
+TEST_F(RegressionTest, APositionWithAnotherMarkTellsThatAHubWentBack) {
+  ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "italy"}}).ok());
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  storage::FeedCursor cursor =
+      italy.replica->CursorIn(hq.replica->replica_id(), true, Scope::Chapter("italy"));
+  ASSERT_NE(cursor.mark, storage::Mark{});
+  cursor.scope = {};
+  const Epoch before = hq.replica->epoch();
+  const storage::PeerIdentity other{.node = {}, .replica = {77}, .epoch = {7}, .hub = true};
+  auto heard = hq.replica->HearOfHubs(other, {.hubs = {}, .reached = {cursor}});
+  ASSERT_TRUE(heard.ok());
+  EXPECT_FALSE(heard->went_back);
+  EXPECT_EQ(hq.replica->epoch(), before);
+  cursor.mark.value ^= 1;
+  // A disk that is full leaves everything as it was.
+  hq.engine->FailNextWrites(1, absl::ResourceExhaustedError("disk full"));
+  EXPECT_FALSE(hq.replica->HearOfHubs(other, {.hubs = {}, .reached = {cursor}}).ok());
+  EXPECT_EQ(hq.replica->epoch(), before);
+  heard = hq.replica->HearOfHubs(other, {.hubs = {}, .reached = {cursor}});
+  ASSERT_TRUE(heard.ok());
+  EXPECT_TRUE(heard->went_back);
+  EXPECT_NE(hq.replica->epoch(), before);
+  heard = hq.replica->HearOfHubs(other, {.hubs = {}, .reached = {cursor}});
+  EXPECT_FALSE(heard->went_back) << "that was in the epoch before";
 }
 
 TEST_F(RegressionTest, ANewEpochEndsTheSessionsOfTheOldOne) {
   // Those who were there went on under the id and epoch of before.
-  Loopback loopback(*italy.replica, TestConfig(italy, true), *hq.replica, TestConfig(hq, false),
-                    ScopesOf(italy));
-  ASSERT_TRUE(loopback.Run().ok());
-  loopback.TickAcceptor();
-  ASSERT_TRUE(loopback.Run().ok());
+  for (const bool acceptor : {true, false}) {
+    Site hq2{"hq2", true, 9};
+    Site& changes = acceptor ? hq : hq2;
+    Loopback loopback(*hq2.replica, TestConfig(hq2, true), *hq.replica, TestConfig(hq, false), {});
+    ASSERT_TRUE(loopback.Run().ok());
+    loopback.Tick();
+    ASSERT_TRUE(loopback.Run().ok());
+    storage::HelloFacts hello = *toronto.replica->SayHello(1);
+    hello.past_epochs = {changes.replica->epoch()};
+    ASSERT_TRUE(changes.replica->AcceptPeer(Peer(toronto), hello)->went_back);
+    loopback.Tick();
+    EXPECT_TRUE(absl::IsAborted(loopback.Run()));
+    EXPECT_TRUE(loopback.restart());
+  }
+}
+
+TEST_F(RegressionTest, APositionIsToldInBothDirectionsAndOnceASession) {
+  Site hq2{"hq2", true, 9};
+  ASSERT_TRUE(hq2.Put(kNote1, {{kChapterField, "italy"}}).ok());
+  ASSERT_TRUE(Sync(italy, hq2).ok());
+  ASSERT_TRUE(hq.Put(kNote2, {{kChapterField, "toronto"}}).ok());
   ASSERT_TRUE(Sync(toronto, hq).ok());
-  storage::HelloFacts hello = *toronto.replica->SayHello(1);
-  hello.past_epochs = {hq.replica->epoch()};
-  ASSERT_TRUE(hq.replica->AcceptPeer(Peer(toronto), hello)->went_back);
-  loopback.TickAcceptor();
-  EXPECT_TRUE(absl::IsAborted(loopback.Run()));
-  EXPECT_TRUE(loopback.restart());
+  ASSERT_TRUE(Sync(toronto, hq2).ok());  // which knows hq's feed by it
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  Loopback loopback(*hq2.replica, TestConfig(hq2, true), *hq.replica, TestConfig(hq, false), {});
+  std::map<bool, int> told;
+  loopback.set_observer([&](bool from_initiator, const v1::SyncMessage& message) {
+    told[from_initiator] += message.pulse().reached_size();
+  });
+  ASSERT_TRUE(loopback.Run().ok());
+  for (int i = 0; i < 3; ++i) {
+    for (Site* site : {&hq2, &hq}) site->environment.now_ms += 11'000;
+    loopback.Tick();
+    ASSERT_TRUE(loopback.Run().ok());
+  }
+  EXPECT_GT(told[true], 0);
+  EXPECT_GT(told[false], 0);
+  const int once = told[true] + told[false];
+  for (Site* site : {&hq2, &hq}) site->environment.now_ms += 11'000;
+  loopback.Tick();
+  ASSERT_TRUE(loopback.Run().ok());
+  EXPECT_EQ(told[true] + told[false], once);
 }
 
 TEST_F(RegressionTest, ACloneIsFoundOutByWhatOthersBroughtOfIt) {
@@ -887,7 +968,7 @@ TEST_F(RegressionTest, ALateHeartbeatMovesNoClock) {
                     ScopesOf(italy));
   ASSERT_TRUE(loopback.Run().ok());
   for (Site* site : {&italy, &hq}) site->environment.now_ms += 11'000;
-  loopback.TickAcceptor();  // sent now
+  loopback.Tick();  // sent now
   for (Site* site : {&italy, &hq})
     site->environment.now_ms += 30'000;  // behind 240 kB on a line of 64 kbit/s
   ASSERT_TRUE(loopback.Run().ok());
