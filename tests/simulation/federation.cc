@@ -660,16 +660,26 @@ bool Federation::SettleConflict(size_t number, const std::string& record, const 
 void Federation::NoteRefused(size_t number) {
   const Site& site = *sites_[number];
   if (site.life == nullptr || site.options.hub) return;
-  const auto refused = site.life->replica->ListRefused(0, 1000);
+  const auto refused = site.life->replica->ListRefused(0, SIZE_MAX);
   if (!refused.ok()) return;
+  ledger_.BeginRefused(number);
   for (const storage::RefusedWrite& write : *refused) {
     const std::string record = NameOf(write.key);
     for (const storage::CellWrite& cell : write.cells) {
-      ledger_.Refused(record, PathText(cell.path), PlainValueOf(cell.path, cell.value));
+      ledger_.Refused(number, record, PathText(cell.path), PlainValueOf(cell.path, cell.value));
     }
     if (absl::StrContains(write.reason, "settlements of conflicts")) {
       ledger_.RefusedSettlements(number, record);
     }
+  }
+}
+
+void Federation::ForgetRefused(size_t number, const storage::RefusedWrite& refused) {
+  // Where the call fails it may be off the list all the same.
+  Made(number, sites_[number]->life->replica->ForgetRefused(refused.number));
+  for (const storage::CellWrite& cell : refused.cells) {
+    ledger_.TakeOff(number, NameOf(refused.key), PathText(cell.path),
+                    PlainValueOf(cell.path, cell.value));
   }
 }
 
@@ -688,7 +698,7 @@ bool Federation::RetryRefused(size_t number) {
   }
   // As the command does: a new write, and only then the list is shorter.
   if (edit.cells.empty() || !Put(number, {edit}) || site.life == nullptr) return false;
-  Made(number, site.life->replica->ForgetRefused(refused->front().number));
+  ForgetRefused(number, refused->front());
   AfterTask(number);
   return true;
 }
@@ -700,7 +710,7 @@ bool Federation::DropRefused(size_t number) {
   const auto refused = site.life->replica->ListRefused(0, 1);
   if (!refused.ok() || refused->empty()) return false;
   Log(site.name + " drops a refused write");
-  Made(number, site.life->replica->ForgetRefused(refused->front().number));
+  ForgetRefused(number, refused->front());
   AfterTask(number);
   return true;
 }
@@ -796,6 +806,7 @@ void Federation::GoBack(size_t number, Aware aware) {
   ledger_.Excuse(
       ReadAll(number), others,
       site.options.hub ? "only a hub that went back had it" : "only a node that went back had it");
+  ledger_.ExcuseRefused(number, "only a node that went back had it");
   ledger_.GoBack(number, backup.records);
   Stop(number, fault_random_.Below(2000));
   site.disk.PutImage(backup.image);

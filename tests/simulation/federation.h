@@ -281,6 +281,7 @@ class Federation {
                 const absl::StatusOr<std::vector<storage::WriteResult>>& results);
   bool Made(size_t site, const absl::Status& status);
   void NoteRefused(size_t site);
+  void ForgetRefused(size_t site, const storage::RefusedWrite& refused);
   void NoteStampsOfCopies(size_t site);
   static bool SharesId(const Site& site);
   std::shared_ptr<Line> MakeLine(const std::shared_ptr<Watch>& watch);

@@ -19,6 +19,8 @@ std::string Quote(const std::string& record, const std::string& path, const Plai
   return absl::StrCat(record, " field '", path, "' = ", ToText(value));
 }
 
+uint64_t Bit(size_t site) { return uint64_t{1} << (site % 64); }
+
 constexpr char kDeletionLost[] = "deletion lost to an edit";
 constexpr char kDeletionUndone[] = "deletion lost to a restoration";
 constexpr char kRestorationLost[] = "restoration lost to a deletion";
@@ -358,7 +360,10 @@ void Ledger::Observe(size_t site, const std::string& name, const PlainRecord& no
                          ToText(known->second)));
     }
     const auto number = Find(history, path, cell.value, cell.stamp);
-    if (number) history.writes[*number].observed = true;
+    if (number) {
+      history.writes[*number].observed = true;
+      history.writes[*number].seen_at |= Bit(site);
+    }
     if (!number && !history.by_value.contains({path, cell.value})) {
       fail_(absl::StrCat("nobody wrote ", Quote(name, path, cell.value)));
     }
@@ -367,6 +372,7 @@ void Ledger::Observe(size_t site, const std::string& name, const PlainRecord& no
   for (const PlainEntry& entry : now.log) {
     const std::pair<std::string, Stamp> id{entry.path, entry.lost_stamp};
     const auto lost = Find(history, entry.path, entry.lost, entry.lost_stamp);
+    if (lost) history.writes[*lost].seen_at |= Bit(site);
     const bool again = lost && history.writes[*lost].stamped_again &&
                        MayAlarm(history.writes[*lost]);  // the same conflict, found once more
     // A settlement that the hub refused was never one.
@@ -394,11 +400,38 @@ void Ledger::ObserveGone(size_t site, const std::string& record) {
   memory.settled.erase(record);
 }
 
-void Ledger::Refused(const std::string& record, const std::string& path, const PlainValue& value) {
-  History& history = histories_[record];
-  const auto it = history.by_value.find({path, value});
-  if (it == history.by_value.end()) return;
-  for (const size_t number : it->second) refused_[record].insert(number);
+std::vector<size_t> Ledger::MeantBy(size_t site, const std::string& record, const std::string& path,
+                                    const PlainValue& value) const {
+  const auto history = histories_.find(record);
+  if (history == histories_.end()) return {};
+  const auto it = history->second.by_value.find({path, value});
+  if (it == history->second.by_value.end()) return {};
+  // A value that several wrote is the list's own computer's, or was there.
+  std::vector<size_t> numbers;
+  for (const size_t number : it->second) {
+    const PlainWrite& write = history->second.writes[number];
+    if (write.site == site || (write.seen_at & Bit(site)) != 0) numbers.push_back(number);
+  }
+  return numbers;
+}
+
+void Ledger::Refused(size_t site, const std::string& record, const std::string& path,
+                     const PlainValue& value) {
+  for (const size_t number : MeantBy(site, record, path, value)) {
+    refused_[record].insert(number);
+    lists_[site][record].insert(number);
+  }
+}
+
+void Ledger::TakeOff(size_t site, const std::string& record, const std::string& path,
+                     const PlainValue& value) {
+  for (const size_t number : MeantBy(site, record, path, value)) taken_off_[record].insert(number);
+}
+
+void Ledger::ExcuseRefused(size_t site, const std::string& why) {
+  for (const auto& [record, numbers] : lists_[site]) {
+    for (const size_t number : numbers) gone_with_lists_[record].try_emplace(number, why);
+  }
 }
 
 void Ledger::RefusedSettlements(size_t site, const std::string& record) {
@@ -484,41 +517,85 @@ std::string Ledger::EndingAlone(const History& history, size_t number,
                                 const PlainRecord* record) const {
   const PlainWrite& write = history.writes[number];
   if (record != nullptr && record->erased) return "erased";
-  if (write.kind == PlainWrite::Kind::kErase) return "";
-  if (write.kind == PlainWrite::Kind::kSettle) {
-    return record != nullptr && Settled(*record, write) ? "settled" : "";
-  }
-  const auto writes_over = [&](const PlainWrite& other) {
-    return other.kind == PlainWrite::Kind::kCell && (other.acknowledged || other.observed) &&
-           other.past.Has(number);
+  if (record == nullptr || write.kind == PlainWrite::Kind::kErase) return "";
+  if (write.kind == PlainWrite::Kind::kSettle) return Settled(*record, write) ? "settled" : "";
+  // A version that is known to be another write's tells of that one alone.
+  const auto is = [&](const PlainValue& value, const Stamp& stamp) {
+    if (value != write.value) return false;
+    const auto known = history.by_stamp.find({write.path, stamp});
+    return known == history.by_stamp.end() || known->second == number ||
+           history.writes[known->second].value != value;
   };
-  for (const PlainWrite& other : history.writes) {
-    if (other.path == write.path && writes_over(other)) return "replaced knowingly";
-  }
-  if (record == nullptr) return "";
   for (const PlainEntry& entry : record->log) {
-    if (entry.path == write.path && entry.lost == write.value) return "in the conflict log";
+    if (entry.path == write.path && is(entry.lost, entry.lost_stamp)) return "in the conflict log";
   }
   const auto cell = record->cells.find(write.path);
-  if (cell == record->cells.end() || cell->second.value != write.value) return "";
+  if (cell == record->cells.end() || !is(cell->second.value, cell->second.stamp)) return "";
   if (write.path.empty() && write.value == "deleted") return record->Live() ? "" : "current";
-  if (record->Live() || write.path.empty()) return "current";
-  for (const PlainWrite& other : history.writes) {
-    if (other.path.empty() && other.value == "deleted" && writes_over(other)) {
-      return "deleted knowingly";
-    }
-  }
-  return "";
+  return record->Live() || write.path.empty() ? "current" : "";
 }
 
-std::string Ledger::Ending(const History& history, size_t number, const PlainRecord* record) const {
-  std::string ending = EndingAlone(history, number, record);
-  if (!ending.empty()) return ending;
-  for (const size_t other : EqualsOf(history, number)) {
-    ending = EndingAlone(history, other, record);
-    if (!ending.empty()) return ending;
+std::vector<std::string> Ledger::Endings(const std::string& name, const History& history,
+                                         const PlainRecord* record) const {
+  const size_t count = history.writes.size();
+  std::vector<std::string> endings(count);
+  const auto among = [&](const Writes& writes, size_t number) {
+    const auto it = writes.find(name);
+    return it != writes.end() && it->second.contains(number);
+  };
+  const auto refused = [&](size_t number) {
+    return among(taken_off_, number) ||
+           std::any_of(lists_.begin(), lists_.end(),
+                       [&](const auto& l) { return among(l.second, number); });
+  };
+  std::vector<bool> there(count);  // else it is only in a list of refused writes
+  for (size_t number = 0; number < count; ++number) {
+    endings[number] = EndingAlone(history, number, record);
+    there[number] = !endings[number].empty();
+    if (!there[number] && refused(number)) endings[number] = "refused and shown";
   }
-  return ending;
+  // What replaced a write stands for it. What was refused does so only for what nobody but its
+  // own computer had: from others' copies the refusal must not take anything.
+  const auto stands_for = [&](size_t other, size_t number) {
+    const PlainWrite& by = history.writes[other];
+    const PlainWrite& write = history.writes[number];
+    if (by.kind != PlainWrite::Kind::kCell || !by.past.Has(number) || endings[other].empty()) {
+      return false;
+    }
+    return there[other] || (write.seen_at & ~Bit(by.site)) == 0;
+  };
+  for (bool more = true; more;) {
+    more = false;
+    for (size_t number = count; number-- > 0;) {
+      const PlainWrite& write = history.writes[number];
+      if (there[number] || write.kind != PlainWrite::Kind::kCell) continue;
+      // It stands still, in a record that is deleted.
+      const bool deleted = !write.path.empty() && record != nullptr && !record->Live() &&
+                           record->Value(write.path) == write.value;
+      std::string ending;
+      bool found = false;
+      const auto take = [&](size_t other, const char* what) {
+        if (!ending.empty() && found) return;
+        ending = what;
+        found = there[other];
+      };
+      for (size_t other = number + 1; other < count; ++other) {
+        const PlainWrite& by = history.writes[other];
+        if (by.path == write.path && stands_for(other, number)) take(other, "replaced knowingly");
+        if (deleted && by.path.empty() && by.value == "deleted" && stands_for(other, number)) {
+          take(other, "deleted knowingly");
+        }
+      }
+      for (const size_t other : EqualsOf(history, number)) {
+        if (!endings[other].empty()) take(other, endings[other].c_str());
+      }
+      if (ending.empty() || (!found && !endings[number].empty())) continue;
+      endings[number] = ending;
+      there[number] = found;
+      more = true;
+    }
+  }
+  return endings;
 }
 
 void Ledger::CheckAll(const PlainRecords& records) {
@@ -533,14 +610,12 @@ void Ledger::CheckAll(const PlainRecords& records) {
       const bool follower = name[0] == 'c' || name[0] == 'r';
       if (!ordered && !follower) fail_(absl::StrCat(name, " is erased and nobody erased it"));
     }
-    const auto refused = refused_.find(name);
+    std::vector<std::string> endings = Endings(name, history, record);
+    const auto gone = gone_with_lists_.find(name);
     for (size_t number = 0; number < history.writes.size(); ++number) {
       const PlainWrite& write = history.writes[number];
       if (!write.acknowledged) continue;
-      std::string ending = Ending(history, number, record);
-      if (ending.empty() && refused != refused_.end() && refused->second.contains(number)) {
-        ending = "refused and shown";
-      }
+      std::string& ending = endings[number];
       if (ending.empty() && write.kind == PlainWrite::Kind::kSettle &&
           WentWithRefusal(history, write)) {
         ending = "refused and shown";
@@ -552,6 +627,10 @@ void Ledger::CheckAll(const PlainRecords& records) {
       const auto id = excused_ids_.find(write.stamp ? write.stamp->replica : write.replica);
       if (!write.excuse.empty() || id != excused_ids_.end()) {
         ++losses_allowed_[write.excuse.empty() ? id->second : write.excuse];
+        continue;
+      }
+      if (gone != gone_with_lists_.end() && gone->second.contains(number)) {
+        ++losses_allowed_[gone->second.at(number)];
         continue;
       }
       if (write.kind == PlainWrite::Kind::kSettle && FoundAgain(history, write)) {

@@ -51,6 +51,7 @@ struct PlainWrite {
   bool acknowledged = false;
   bool unique = false;    // no other write of the record has this value
   bool observed = false;  // seen at some replica
+  uint64_t seen_at = 0;   // the sites at which it was seen, a bit each
   // Got another stamp at a computer that does not claim any more to have seen the first, or is
   // not claimed any more after a refusal.
   bool stamped_again = false;
@@ -103,9 +104,15 @@ class Ledger {
   void ObserveGone(size_t site, const std::string& record);
   // A record as it was last seen at a site; null where it was not.
   const PlainRecord* Last(size_t site, const std::string& record) const;
-  // The refused list of a site names a value.
-  void Refused(const std::string& record, const std::string& path, const PlainValue& value);
+  // A site's list of refused writes is told anew, from its beginning.
+  void BeginRefused(size_t site) { lists_[site].clear(); }
+  // It names a value.
+  void Refused(size_t site, const std::string& record, const std::string& path,
+               const PlainValue& value);
   void RefusedSettlements(size_t site, const std::string& record);
+  // An officer takes it off the list: has written it once more, or lets it go.
+  void TakeOff(size_t site, const std::string& record, const std::string& path,
+               const PlainValue& value);
 
   // --- Faults that the design names. ---
 
@@ -114,6 +121,8 @@ class Ledger {
   // What only `records` had, and none of `others` has, may be lost.
   void Excuse(const PlainRecords& records, const std::vector<const PlainRecords*>& others,
               const std::string& why);
+  // And so may what a site's list of refused writes names.
+  void ExcuseRefused(size_t site, const std::string& why);
   // A hub's disk has gone back.
   void HubWentBack() { hub_went_back_ = true; }
   // Whatever `site` writes from now on may be lost, until `why` is empty.
@@ -174,14 +183,20 @@ class Ledger {
   // All that a record's state shows to have been seen.
   WriteSet Visible(const History& history, const PlainRecord& record) const;
   void Judge(const std::string& name, History& history, const PlainEntry& entry);
-  // How a write ended; empty where it is lost.
-  std::string Ending(const History& history, size_t number, const PlainRecord* record) const;
+  // How a write ended by itself, whatever came after it; empty where it is not there.
   std::string EndingAlone(const History& history, size_t number, const PlainRecord* record) const;
   // Writes of the same value that did not know of this one, nor it of them. They are no
   // conflict: where one is accounted for, so are all.
   std::vector<size_t> EqualsOf(const History& history, size_t number) const;
   // Whether the set has a write, or one equal to it.
   bool Stands(const History& history, const WriteSet& set, size_t number) const;
+  // The writes of a value that a site's list of refused writes can mean.
+  std::vector<size_t> MeantBy(size_t site, const std::string& record, const std::string& path,
+                              const PlainValue& value) const;
+  // Where each write ended, by its number; empty: nowhere. A write that replaced others stands
+  // for them only where it ended somewhere itself.
+  std::vector<std::string> Endings(const std::string& name, const History& history,
+                                   const PlainRecord* record) const;
   // Whether an alarm over a write is one that the design allows.
   bool MayAlarm(const PlainWrite& write) const;
   // Whether what a settlement closed may be open once more, as it was stamped again.
@@ -201,7 +216,13 @@ class Ledger {
   std::map<size_t, std::set<size_t>> twins_;
   std::map<size_t, std::set<uint64_t>> forbidden_;
   std::map<std::string, std::string> record_of_;
-  std::map<std::string, std::set<size_t>> refused_;  // record -> numbers of writes
+  // Writes by record and number: that a list of refused writes ever named; those in each site's
+  // list as it was last told; those that an officer took off one; those that went with one.
+  using Writes = std::map<std::string, std::set<size_t>>;
+  Writes refused_;
+  std::map<size_t, Writes> lists_;
+  Writes taken_off_;
+  std::map<std::string, std::map<size_t, std::string>> gone_with_lists_;
   uint64_t writes_ = 0;
   uint64_t alarms_allowed_ = 0;
   std::map<std::string, uint64_t> losses_allowed_;

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -118,9 +119,9 @@ TEST_F(LedgerTest, DeletedWithoutKnowingIsLost) {
   Write(At(2), two, "", "deleted", 12);
   PlainRecord hub = two;
   hub.cells[kName] = one.cells[kName];
-  EXPECT_THAT(Check({{"m1", hub}}), ElementsAre(HasSubstr("a write was lost: m1 field '3' = w2;")));
-  EXPECT_THAT(ledger_.endings(),
-              UnorderedElementsAre(Pair("replaced knowingly", 1), Pair("current", 1)));
+  EXPECT_THAT(Check({{"m1", hub}}),
+              ElementsAre(HasSubstr("m1 field '3' = w1;"), HasSubstr("m1 field '3' = w2;")));
+  EXPECT_THAT(ledger_.endings(), ElementsAre(Pair("current", 1)));
 }
 
 TEST_F(LedgerTest, DeletedKnowinglyIsNotLost) {
@@ -134,9 +135,75 @@ TEST_F(LedgerTest, DeletedKnowinglyIsNotLost) {
 TEST_F(LedgerTest, RefusedWriteMustBeShown) {
   PlainRecord one;
   Write(At(1), one, kName, "w1;", 10);
-  ledger_.Refused("m1", kName, "w1;");
+  ledger_.Refused(1, "m1", kName, "w1;");
   EXPECT_THAT(Check({}), IsEmpty());
   EXPECT_THAT(ledger_.endings(), ElementsAre(Pair("refused and shown", 1)));
+}
+
+TEST_F(LedgerTest, RefusedWriteStaysInTheListUntilAnOfficerTakesItOff) {
+  PlainRecord one;
+  PlainRecord two;
+  PlainRecord three;
+  Write(At(1), one, kName, "w1;", 10, "m1");
+  Write(At(2), two, kName, "w2;", 10, "m2");
+  Write(At(3), three, kName, "w3;", 10, "m3");
+  for (const size_t site : {1, 2, 3}) {
+    ledger_.Refused(site, absl::StrCat("m", site), kName, absl::StrCat("w", site, ";"));
+  }
+  ledger_.TakeOff(2, "m2", kName, "w2;");
+  ledger_.ExcuseRefused(3, "went back");
+  for (const size_t site : {1, 2, 3}) ledger_.BeginRefused(site);
+  EXPECT_THAT(Check({}), ElementsAre(HasSubstr("a write was lost: m1 field '3' = w1;")));
+  EXPECT_THAT(ledger_.endings(), ElementsAre(Pair("refused and shown", 1)));
+  EXPECT_THAT(ledger_.losses_allowed(), ElementsAre(Pair("went back", 1)));
+}
+
+TEST_F(LedgerTest, ARefusedValueIsNotTheSameValueOfOthers) {
+  PlainRecord one;
+  PlainRecord two;
+  Write(At(1), one, kChapterPath, "oslo", 10);
+  two.cells[kName] = Cell("w;", 1, 105);
+  Write(At(2), two, kChapterPath, "oslo", 10);
+  Write(At(2), two, kChapterPath, "rome", 11);
+  // 1's is refused; 2's was replaced by 2's next, which is nowhere.
+  ledger_.Refused(1, "m1", kChapterPath, "oslo");
+  EXPECT_THAT(Check({}), ElementsAre(HasSubstr("a write was lost: m1 field '1' = rome")));
+}
+
+TEST_F(LedgerTest, WhatWasRefusedStandsForNothingThatOthersHad) {
+  for (const bool known : {false, true}) {
+    const std::string record = known ? "m2" : "m1";
+    PlainRecord one;
+    Write(At(1), one, kName, known ? "w3;" : "w1;", known ? 20 : 10, record);
+    if (known) ledger_.Observe(0, record, one);  // the hub has it
+    Write(At(1), one, kName, known ? "w4;" : "w2;", known ? 21 : 11, record);
+    ledger_.Refused(1, record, kName, known ? "w4;" : "w2;");
+  }
+  EXPECT_THAT(Check({}), ElementsAre(HasSubstr("a write was lost: m2 field '3' = w3;")));
+  EXPECT_THAT(ledger_.endings(),
+              ElementsAre(Pair("refused and shown", 2), Pair("replaced knowingly", 1)));
+}
+
+TEST_F(LedgerTest, WhatIsLostItselfStandsForNothing) {
+  PlainRecord one;
+  Write(At(1), one, kName, "w1;", 10);
+  ledger_.ExcuseWritesOf(2, "revoked");
+  Write(At(2), one, kName, "w2;", 11);
+  EXPECT_THAT(Check({}), ElementsAre(HasSubstr("a write was lost: m1 field '3' = w1;")));
+  EXPECT_THAT(ledger_.losses_allowed(), ElementsAre(Pair("revoked", 1)));
+}
+
+TEST_F(LedgerTest, AnEntryOfAnotherWriteOfTheValueDoesNotAccountForOne) {
+  PlainRecord hub;
+  Write(At(1), hub, kChapterPath, "oslo", 10);
+  const PlainCell first = hub.cells[kChapterPath];
+  PlainRecord two = hub;
+  Write(At(2), two, kChapterPath, "rome", 11);
+  PlainRecord three = two;
+  Write(At(3), three, kChapterPath, "oslo", 12);
+  two.log.push_back(Entry(kChapterPath, first, two.cells[kChapterPath]));
+  EXPECT_THAT(Check({{"m1", two}}),
+              ElementsAre(HasSubstr("a write was lost: m1 field '1' = oslo")));
 }
 
 TEST_F(LedgerTest, WriteInDoubtMayBeLost) {
@@ -439,7 +506,7 @@ TEST_F(LedgerTest, WhatRemainsOfARefusedRecordMaySeemAConflictWhereAHubWentBack)
     Write(At(1), one, kName, "w1;", time, record);
     const PlainCell first = one.cells[kName];
     Write(At(2), one, kName, "w2;", time + 1, record);
-    ledger_.Refused(record, kName, "w2;");
+    ledger_.Refused(2, record, kName, "w2;");
     one.log.push_back(Entry(kName, first, one.cells[kName]));
     ledger_.Observe(3, record, one);
     EXPECT_THAT(failures_, testing::SizeIs(1)) << record;
