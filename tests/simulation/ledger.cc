@@ -21,6 +21,11 @@ std::string Quote(const std::string& record, const std::string& path, const Plai
 
 uint64_t Bit(size_t site) { return uint64_t{1} << (site % 64); }
 
+void SeenAt(size_t site, PlainWrite& write) {
+  write.seen_at |= Bit(site);
+  write.held_at |= Bit(site);
+}
+
 constexpr char kDeletionLost[] = "deletion lost to an edit";
 constexpr char kDeletionUndone[] = "deletion lost to a restoration";
 constexpr char kRestorationLost[] = "restoration lost to a deletion";
@@ -101,18 +106,23 @@ std::optional<size_t> Ledger::Find(const History& history, const std::string& pa
   return it->second.front();
 }
 
-WriteSet Ledger::Visible(const History& history, const PlainRecord& record) const {
+WriteSet Ledger::Held(const History& history, const PlainRecord& record) const {
   WriteSet out;
-  const auto see = [&](const std::optional<size_t>& number) {
-    if (!number) return;
-    out.Add(*number);
-    out.Unite(history.writes[*number].past);
-  };
   for (const auto& [path, cell] : record.cells) {
-    see(Find(history, path, cell.value, cell.stamp));
+    if (const auto number = Find(history, path, cell.value, cell.stamp)) out.Add(*number);
   }
   for (const PlainEntry& entry : record.log) {
-    see(Find(history, entry.path, entry.lost, entry.lost_stamp));
+    if (const auto number = Find(history, entry.path, entry.lost, entry.lost_stamp)) {
+      out.Add(*number);
+    }
+  }
+  return out;
+}
+
+WriteSet Ledger::Visible(const History& history, const PlainRecord& record) const {
+  WriteSet out = Held(history, record);
+  for (size_t number = 0; number < history.writes.size(); ++number) {
+    if (out.Has(number)) out.Unite(history.writes[number].past);
   }
   return out;
 }
@@ -362,7 +372,7 @@ void Ledger::Observe(size_t site, const std::string& name, const PlainRecord& no
     const auto number = Find(history, path, cell.value, cell.stamp);
     if (number) {
       history.writes[*number].observed = true;
-      history.writes[*number].seen_at |= Bit(site);
+      SeenAt(site, history.writes[*number]);
     }
     if (!number && !history.by_value.contains({path, cell.value})) {
       fail_(absl::StrCat("nobody wrote ", Quote(name, path, cell.value)));
@@ -372,7 +382,7 @@ void Ledger::Observe(size_t site, const std::string& name, const PlainRecord& no
   for (const PlainEntry& entry : now.log) {
     const std::pair<std::string, Stamp> id{entry.path, entry.lost_stamp};
     const auto lost = Find(history, entry.path, entry.lost, entry.lost_stamp);
-    if (lost) history.writes[*lost].seen_at |= Bit(site);
+    if (lost) SeenAt(site, history.writes[*lost]);
     const bool again = lost && history.writes[*lost].stamped_again &&
                        MayAlarm(history.writes[*lost]);  // the same conflict, found once more
     // A settlement that the hub refused was never one.
@@ -394,6 +404,7 @@ const PlainRecord* Ledger::Last(size_t site, const std::string& record) const {
 }
 
 void Ledger::ObserveGone(size_t site, const std::string& record) {
+  for (PlainWrite& write : histories_[record].writes) write.held_at &= ~Bit(site);
   SiteMemory& memory = memory_[site];
   memory.last.erase(record);
   memory.erased.erase(record);
@@ -442,6 +453,13 @@ void Ledger::RefusedSettlements(size_t site, const std::string& record) {
 
 void Ledger::GoBack(size_t site, const PlainRecords& records) {
   SiteMemory& memory = memory_[site];
+  for (auto& [name, history] : histories_) {
+    const auto record = records.find(name);
+    const WriteSet held = record == records.end() ? WriteSet() : Held(history, record->second);
+    for (size_t number = 0; number < history.writes.size(); ++number) {
+      if (!held.Has(number)) history.writes[number].held_at &= ~Bit(site);
+    }
+  }
   memory = {};
   memory.last = records;
   for (const auto& [name, record] : records) {
@@ -535,67 +553,79 @@ std::string Ledger::EndingAlone(const History& history, size_t number,
   return record->Live() || write.path.empty() ? "current" : "";
 }
 
-std::vector<std::string> Ledger::Endings(const std::string& name, const History& history,
+std::vector<Ledger::End> Ledger::Endings(const std::string& name, const History& history,
                                          const PlainRecord* record) const {
   const size_t count = history.writes.size();
-  std::vector<std::string> endings(count);
+  std::vector<End> ends(count);
   const auto among = [&](const Writes& writes, size_t number) {
     const auto it = writes.find(name);
     return it != writes.end() && it->second.contains(number);
   };
-  const auto refused = [&](size_t number) {
-    return among(taken_off_, number) ||
-           std::any_of(lists_.begin(), lists_.end(),
-                       [&](const auto& l) { return among(l.second, number); });
-  };
-  std::vector<bool> there(count);  // else it is only in a list of refused writes
+  const auto gone = gone_with_lists_.find(name);
   for (size_t number = 0; number < count; ++number) {
-    endings[number] = EndingAlone(history, number, record);
-    there[number] = !endings[number].empty();
-    if (!there[number] && refused(number)) endings[number] = "refused and shown";
+    const PlainWrite& write = history.writes[number];
+    End& end = ends[number];
+    end.how = EndingAlone(history, number, record);
+    end.there = !end.how.empty();
+    if (end.there) continue;
+    const bool listed = among(taken_off_, number) ||
+                        std::any_of(lists_.begin(), lists_.end(),
+                                    [&](const auto& l) { return among(l.second, number); });
+    const auto id = excused_ids_.find(write.stamp ? write.stamp->replica : write.replica);
+    if (listed) {
+      end.how = "refused and shown";
+    } else if (!write.excuse.empty()) {
+      end.excuse = write.excuse;
+    } else if (id != excused_ids_.end()) {
+      end.excuse = id->second;
+    } else if (gone != gone_with_lists_.end() && gone->second.contains(number)) {
+      end.excuse = gone->second.at(number);
+    }
   }
-  // What replaced a write stands for it. What was refused does so only for what nobody but its
-  // own computer had: from others' copies the refusal must not take anything.
+  // What replaced a write stands for it. What was refused, or may be lost, does so only for
+  // what nobody but its own computer had: it must not take anything from others.
   const auto stands_for = [&](size_t other, size_t number) {
     const PlainWrite& by = history.writes[other];
-    const PlainWrite& write = history.writes[number];
-    if (by.kind != PlainWrite::Kind::kCell || !by.past.Has(number) || endings[other].empty()) {
-      return false;
-    }
-    return there[other] || (write.seen_at & ~Bit(by.site)) == 0;
+    const End& end = ends[other];
+    if (by.kind != PlainWrite::Kind::kCell || !by.past.Has(number)) return false;
+    if (end.there) return true;
+    return (!end.how.empty() || !end.excuse.empty()) &&
+           (history.writes[number].held_at & ~Bit(by.site)) == 0;
+  };
+  // The better of two endings.
+  const auto rank = [](const End& end) {
+    return end.there ? 3 : !end.how.empty() ? 2 : !end.excuse.empty() ? 1 : 0;
   };
   for (bool more = true; more;) {
     more = false;
     for (size_t number = count; number-- > 0;) {
       const PlainWrite& write = history.writes[number];
-      if (there[number] || write.kind != PlainWrite::Kind::kCell) continue;
+      if (ends[number].there || write.kind != PlainWrite::Kind::kCell) continue;
       // It stands still, in a record that is deleted.
       const bool deleted = !write.path.empty() && record != nullptr && !record->Live() &&
                            record->Value(write.path) == write.value;
-      std::string ending;
-      bool found = false;
-      const auto take = [&](size_t other, const char* what) {
-        if (!ending.empty() && found) return;
-        ending = what;
-        found = there[other];
+      End best = ends[number];
+      const auto take = [&](const End& end, const char* how) {
+        if (rank(end) <= rank(best)) return;
+        best = end;
+        if (!best.how.empty() && how != nullptr) best.how = how;
       };
       for (size_t other = number + 1; other < count; ++other) {
         const PlainWrite& by = history.writes[other];
-        if (by.path == write.path && stands_for(other, number)) take(other, "replaced knowingly");
+        if (by.path == write.path && stands_for(other, number)) {
+          take(ends[other], "replaced knowingly");
+        }
         if (deleted && by.path.empty() && by.value == "deleted" && stands_for(other, number)) {
-          take(other, "deleted knowingly");
+          take(ends[other], "deleted knowingly");
         }
       }
-      for (const size_t other : EqualsOf(history, number)) {
-        if (!endings[other].empty()) take(other, endings[other].c_str());
-      }
-      if (ending.empty() || (!found && !endings[number].empty())) continue;
-      endings[number] = ending;
-      there[number] = found;
+      for (const size_t other : EqualsOf(history, number)) take(ends[other], nullptr);
+      if (rank(best) <= rank(ends[number])) continue;
+      ends[number] = best;
       more = true;
     }
   }
-  return endings;
+  return ends;
 }
 
 void Ledger::CheckAll(const PlainRecords& records) {
@@ -610,27 +640,21 @@ void Ledger::CheckAll(const PlainRecords& records) {
       const bool follower = name[0] == 'c' || name[0] == 'r';
       if (!ordered && !follower) fail_(absl::StrCat(name, " is erased and nobody erased it"));
     }
-    std::vector<std::string> endings = Endings(name, history, record);
-    const auto gone = gone_with_lists_.find(name);
+    std::vector<End> ends = Endings(name, history, record);
     for (size_t number = 0; number < history.writes.size(); ++number) {
       const PlainWrite& write = history.writes[number];
       if (!write.acknowledged) continue;
-      std::string& ending = endings[number];
-      if (ending.empty() && write.kind == PlainWrite::Kind::kSettle &&
+      End& end = ends[number];
+      if (end.how.empty() && write.kind == PlainWrite::Kind::kSettle &&
           WentWithRefusal(history, write)) {
-        ending = "refused and shown";
+        end.how = "refused and shown";
       }
-      if (!ending.empty()) {
-        ++endings_[ending];
+      if (!end.how.empty()) {
+        ++endings_[end.how];
         continue;
       }
-      const auto id = excused_ids_.find(write.stamp ? write.stamp->replica : write.replica);
-      if (!write.excuse.empty() || id != excused_ids_.end()) {
-        ++losses_allowed_[write.excuse.empty() ? id->second : write.excuse];
-        continue;
-      }
-      if (gone != gone_with_lists_.end() && gone->second.contains(number)) {
-        ++losses_allowed_[gone->second.at(number)];
+      if (!end.excuse.empty()) {
+        ++losses_allowed_[end.excuse];
         continue;
       }
       if (write.kind == PlainWrite::Kind::kSettle && FoundAgain(history, write)) {

@@ -51,7 +51,10 @@ struct PlainWrite {
   bool acknowledged = false;
   bool unique = false;    // no other write of the record has this value
   bool observed = false;  // seen at some replica
-  uint64_t seen_at = 0;   // the sites at which it was seen, a bit each
+  // The sites at which it was seen, a bit each; and those of them that have not let the record go
+  // since, or gone back to where they did not have it.
+  uint64_t seen_at = 0;
+  uint64_t held_at = 0;
   // Got another stamp at a computer that does not claim any more to have seen the first, or is
   // not claimed any more after a refusal.
   bool stamped_again = false;
@@ -180,7 +183,9 @@ class Ledger {
                const Stamp& stamp);
   std::optional<size_t> Find(const History& history, const std::string& path,
                              const PlainValue& value, const Stamp& stamp) const;
-  // All that a record's state shows to have been seen.
+  // What a record's state shows: values that stand, and those in its conflict log.
+  WriteSet Held(const History& history, const PlainRecord& record) const;
+  // And all that their writers had seen.
   WriteSet Visible(const History& history, const PlainRecord& record) const;
   void Judge(const std::string& name, History& history, const PlainEntry& entry);
   // How a write ended by itself, whatever came after it; empty where it is not there.
@@ -193,10 +198,15 @@ class Ledger {
   // The writes of a value that a site's list of refused writes can mean.
   std::vector<size_t> MeantBy(size_t site, const std::string& record, const std::string& path,
                               const PlainValue& value) const;
-  // Where each write ended, by its number; empty: nowhere. A write that replaced others stands
-  // for them only where it ended somewhere itself.
-  std::vector<std::string> Endings(const std::string& name, const History& history,
-                                   const PlainRecord* record) const;
+  // How a write ended.
+  struct End {
+    std::string how;     // empty: it is lost
+    std::string excuse;  // not empty: it may be
+    bool there = false;  // in the record, by itself or by what replaced it
+  };
+  // By the writes' numbers. A write that replaced others stands for them only as it ended itself.
+  std::vector<End> Endings(const std::string& name, const History& history,
+                           const PlainRecord* record) const;
   // Whether an alarm over a write is one that the design allows.
   bool MayAlarm(const PlainWrite& write) const;
   // Whether what a settlement closed may be open once more, as it was stamped again.

@@ -184,13 +184,23 @@ TEST_F(LedgerTest, WhatWasRefusedStandsForNothingThatOthersHad) {
               ElementsAre(Pair("refused and shown", 2), Pair("replaced knowingly", 1)));
 }
 
-TEST_F(LedgerTest, WhatIsLostItselfStandsForNothing) {
-  PlainRecord one;
-  Write(At(1), one, kName, "w1;", 10);
-  ledger_.ExcuseWritesOf(2, "revoked");
-  Write(At(2), one, kName, "w2;", 11);
-  EXPECT_THAT(Check({}), ElementsAre(HasSubstr("a write was lost: m1 field '3' = w1;")));
-  EXPECT_THAT(ledger_.losses_allowed(), ElementsAre(Pair("revoked", 1)));
+TEST_F(LedgerTest, WhatMayBeLostStandsForNothingThatOthersHave) {
+  for (const bool others_have : {false, true}) {
+    const std::string record = others_have ? "m2" : "m1";
+    const uint64_t time = others_have ? 20 : 10;
+    PlainRecord one;
+    Write(At(1), one, kName, "w1;", time, record);
+    ledger_.Observe(1, record, one);
+    ledger_.Observe(0, record, one);
+    ledger_.Observe(2, record, one);
+    if (!others_have) ledger_.GoBack(0, {});
+    ledger_.GoBack(1, {});
+    ledger_.ExcuseWritesOf(2, "revoked");
+    Write(At(2), one, kName, "w2;", time + 1, record);
+    ledger_.ExcuseWritesOf(2, "");
+  }
+  EXPECT_THAT(Check({}), ElementsAre(HasSubstr("a write was lost: m2 field '3' = w1;")));
+  EXPECT_THAT(ledger_.losses_allowed(), ElementsAre(Pair("revoked", 3)));
 }
 
 TEST_F(LedgerTest, AnEntryOfAnotherWriteOfTheValueDoesNotAccountForOne) {
