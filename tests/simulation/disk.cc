@@ -32,7 +32,12 @@ bool Disk::Spend() {
 
 absl::Status Disk::Write(const WriteBatch& batch) {
   if (!Spend()) return NoPower();
+  const bool to_fail = writes_to_fail_ > 0 && !broken_;
   const absl::Status status = engine_->Write(batch);
+  if (to_fail) {
+    --writes_to_fail_;
+    ++failed_;
+  }
   if (absl::IsDataLoss(status)) broken_ = true;
   // Nobody is told of a measured clock before it counts for a write, or that a refusal
   // is not remembered any more.
@@ -48,7 +53,16 @@ absl::Status Disk::Write(const WriteBatch& batch) {
 
 absl::Status Disk::Sync() {
   if (!Spend()) return NoPower();
+  return SyncEngine();
+}
+
+absl::Status Disk::SyncEngine() {
+  const bool to_fail = syncs_to_fail_ > 0 && !broken_;
   const absl::Status status = engine_->Sync();
+  if (to_fail) {
+    --syncs_to_fail_;
+    ++failed_;
+  }
   if (absl::IsDataLoss(status)) broken_ = true;
   if (status.ok()) unsynced_ = false;
   return status;
@@ -66,11 +80,10 @@ void Disk::Restart(size_t keep) {
 
 std::optional<DiskImage> Disk::TakeImage() {
   if (!powered_ || broken_) return std::nullopt;
-  if (!engine_->Sync().ok()) {
+  if (!SyncEngine().ok()) {
     broken_ = true;
     return std::nullopt;
   }
-  unsynced_ = false;
   DiskImage image;
   Visit([&](Table table, std::string_view key, std::string_view value) {
     image.items.push_back({table, std::string(key), std::string(value)});
@@ -80,6 +93,7 @@ std::optional<DiskImage> Disk::TakeImage() {
 
 void Disk::PutImage(const DiskImage& image) {
   engine_ = std::make_unique<storage::MemoryEngine>();
+  writes_to_fail_ = syncs_to_fail_ = 0;
   WriteBatch batch;
   for (const DiskImage::Item& item : image.items) batch.Put(item.table, item.key, item.value);
   CHAPTER_CHECK(engine_->Write(batch).ok());

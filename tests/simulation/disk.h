@@ -53,8 +53,17 @@ class Disk final : public storage::Engine {
   // Since the last sync, a batch was written that a peer may be told of.
   bool unsynced() const { return unsynced_; }
 
-  void FailNextWrites(int n, absl::Status error) { engine_->FailNextWrites(n, std::move(error)); }
-  void FailNextSyncs(int n, absl::Status error) { engine_->FailNextSyncs(n, std::move(error)); }
+  // `n` 0: none any more.
+  void FailNextWrites(int n, absl::Status error) {
+    writes_to_fail_ = n;
+    engine_->FailNextWrites(n, std::move(error));
+  }
+  void FailNextSyncs(int n, absl::Status error) {
+    syncs_to_fail_ = n;
+    engine_->FailNextSyncs(n, std::move(error));
+  }
+  // Writes and syncs that have failed by order, ever.
+  uint64_t failed() const { return failed_; }
 
   // The computer starts again. Of what was not synced the oldest `keep` batches are
   // there. No replica may be open.
@@ -70,11 +79,16 @@ class Disk final : public storage::Engine {
                                       std::string_view value)>& visit) const;
 
  private:
+  absl::Status SyncEngine();
+
   std::unique_ptr<storage::MemoryEngine> engine_;
   std::optional<uint64_t> power_left_;
   bool powered_ = true;
   bool broken_ = false;
   bool unsynced_ = false;
+  int writes_to_fail_ = 0;
+  int syncs_to_fail_ = 0;
+  uint64_t failed_ = 0;
 };
 
 }  // namespace chaptersync::simulation

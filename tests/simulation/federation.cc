@@ -28,6 +28,9 @@ namespace {
 
 constexpr char kActor[] = "officer";
 constexpr int kAgainAtOnceMax = 3;
+// A program's last words on a fault of its disk, in milliseconds: as long as two tasks of a
+// strand wait.
+constexpr uint64_t kDiskGraceMs = 300;
 // The hub does not know what the node had told before.
 constexpr char kBothWentBack[] = "of a node that went back when its hub did, and neither knew";
 // What was not told stays under that id, and both write their own under one version.
@@ -246,7 +249,7 @@ void Federation::Start(size_t number) {
   auto replica = storage::Replica::Open(site.disk, *site.environment, site.options);
   if (!replica.ok()) {
     Log(absl::StrCat(site.name, " cannot start: ", replica.status().ToString()));
-    if (!site.disk_at_fault && site.disk.powered()) {
+    if (!DiskAtFault(site)) {
       Fail(absl::StrCat(site.name, " cannot start: ", replica.status().ToString()));
     }
     site.disk.Restart(site.disk.unsynced_batches());
@@ -334,6 +337,7 @@ void Federation::TickSite(size_t number, uint64_t life) {
 void Federation::AfterTask(size_t number) {
   Site& site = *sites_[number];
   if (site.life == nullptr) return;
+  DiskAtFault(site);
   if (!site.disk.powered()) {
     Log(absl::StrCat(site.name, " has lost its power"));
     return Crash(number, fault_random_.Between(10, 3000), fault_random_.Chance(500));
@@ -516,12 +520,23 @@ bool Federation::DiskHolds(size_t number, const std::string& text) const {
   return found;
 }
 
+// Only while a fault takes effect, not for having been ordered. Looked at after each task, so
+// that it is known when.
+bool Federation::DiskAtFault(Site& site) const {
+  if (const uint64_t failed = site.disk.failed(); failed != site.disk_failed) {
+    site.disk_failed = failed;
+    site.disk_failed_ms = scheduler_.now_ms();
+  }
+  return site.disk.broken() || !site.disk.powered() ||
+         (site.disk_failed_ms && scheduler_.now_ms() - *site.disk_failed_ms <= kDiskGraceMs);
+}
+
 // What a failed call means: false where it was made for certain, or may have been.
 bool Federation::Made(size_t number, const absl::Status& status) {
-  const Site& site = *sites_[number];
+  Site& site = *sites_[number];
   if (status.ok()) return true;
   Log(absl::StrCat(site.name, " could not write: ", status.ToString()));
-  if (!site.disk_at_fault && site.disk.powered()) {
+  if (!DiskAtFault(site)) {
     Fail(absl::StrCat(site.name, " could not write: ", status.ToString()));
   }
   return !absl::IsResourceExhausted(status);
@@ -774,12 +789,10 @@ void Federation::CrashAfter(size_t number, uint64_t operations) {
 }
 
 void Federation::FailNextWrites(size_t number, int n, absl::Status error) {
-  sites_[number]->disk_at_fault = true;
   sites_[number]->disk.FailNextWrites(n, std::move(error));
 }
 
 void Federation::FailNextSyncs(size_t number, int n, absl::Status error) {
-  sites_[number]->disk_at_fault = true;
   sites_[number]->disk.FailNextSyncs(n, std::move(error));
 }
 
@@ -991,8 +1004,8 @@ void Federation::Log(const std::string& line) {
 // Each line must have its fault: a disk's, what a stranger said, or a history that cannot be
 // right, as two computers wrote it under one id.
 void Federation::ErrorLogged(const std::string& line) {
-  const Site& site = *sites_[running_];
-  if (site.disk_at_fault || site.disk.broken() || !site.disk.powered()) {
+  Site& site = *sites_[running_];
+  if (DiskAtFault(site)) {
     return report_.counts.Add("error logged", "after a disk's fault");
   }
   for (const uint64_t session : nonsense_sessions_) {

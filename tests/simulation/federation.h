@@ -215,13 +215,14 @@ class Federation {
     bool revoked = false;
     bool isolated = false;
     bool has_twin = false;
-    bool from_the_past = false;            // it, or a copy of it, has gone back
-    bool copied = false;                   // its marker will tell at the next start
-    bool restarting = false;               // a start is under way
-    bool disk_at_fault = false;            // errors are to be expected
-    std::optional<uint64_t> went_back_ms;  // the last time
-    bool went_back_unawares = false;       // since its last start
-    bool not_to_be_found_out = false;      // and its hub does not know more
+    bool from_the_past = false;              // it, or a copy of it, has gone back
+    bool copied = false;                     // its marker will tell at the next start
+    bool restarting = false;                 // a start is under way
+    uint64_t disk_failed = 0;                // as when its disk was last looked at
+    std::optional<uint64_t> disk_failed_ms;  // when it last failed
+    std::optional<uint64_t> went_back_ms;    // the last time
+    bool went_back_unawares = false;         // since its last start
+    bool not_to_be_found_out = false;        // and its hub does not know more
     // It went back without knowing: until it takes another id.
     std::optional<uint64_t> unaware_as;
     uint64_t replica_id = 0;      // as when it was last looked at
@@ -260,6 +261,8 @@ class Federation {
   void TickSite(size_t site, uint64_t life);
   void AfterTask(size_t site);
   void Look(size_t site);
+  // Whether errors are to be expected of a site's program.
+  bool DiskAtFault(Site& site) const;
   void Watched(size_t site);
   void ExcuseLetGo(size_t site, const std::string& record);
   bool Sends(const std::shared_ptr<Watch>& watch, size_t side, const v1::SyncMessage& message,
