@@ -143,8 +143,10 @@ void Federation::Look(size_t number) {
   }
   if (site.changed.empty()) return;
   NoteRefused(number);
+  NotePlaces(number, site.changed);
   for (const std::string& record : std::exchange(site.changed, {})) {
     const auto now = Read(number, record);
+    if (now && !now->erased) CheckHeld(number, record);
     if (record == options_.watch) Watched(number);
     if (now) {
       ledger_.Observe(number, record, *now);
@@ -153,6 +155,44 @@ void Federation::Look(size_t number) {
       ledger_.ObserveGone(number, record);
     }
   }
+}
+
+// Where records are at a hub after a change of `records`: what follows them moves with them.
+void Federation::NotePlaces(size_t number, const std::set<std::string>& records) {
+  Site& site = *sites_[number];
+  if (!site.options.hub || site.life == nullptr) return;
+  const Reader reader{site.life->replica.get(), {}};
+  const auto note = [&](const std::string& record) {
+    std::optional<std::set<std::string>> in;
+    if (const PlainRecord* held = Reader::Find(&reader, record)) {
+      in = PlainScopes(record, *held, Reader::Find, &reader);
+    }
+    std::set<std::string> now = std::move(in).value_or(std::set<std::string>());
+    ever_in_[record].insert(now.begin(), now.end());
+    std::set<std::string>& before = site.scopes[record];
+    if (before == now) return false;
+    for (const std::string& scope : before) {
+      if (!now.contains(scope)) site.left_ms[record][scope] = scheduler_.now_ms();
+    }
+    before = std::move(now);
+    return true;
+  };
+  bool moved = false;
+  for (const std::string& record : records) moved |= note(record);
+  if (!moved) return;
+  for (const auto& [record, in] : site.scopes) {
+    if (record[0] == kLetters[kConsent] || record[0] == kLetters[kReply]) note(record);
+  }
+}
+
+// A node holds what its chapter made, and what some hub has had in one of its scopes.
+void Federation::CheckHeld(size_t number, const std::string& record) {
+  const Site& site = *sites_[number];
+  if (site.options.hub) return;
+  const std::string& chapter = site.options.chapter;
+  if (made_by_[chapter].contains(record)) return;
+  if (Meet(ever_in_[record], {"global", "chapter/" + chapter})) return;
+  Fail(absl::StrCat(site.name, " has ", record, ", which was never in one of its scopes"));
 }
 
 // A hub whose disk went back may have had a record acknowledged, and told that it left,
@@ -268,7 +308,12 @@ void Federation::CheckScope(const Watch& watch, size_t number, const std::string
   const auto scopes = PlainScopes(record, *held, Reader::Find, &reader);
   // Unplaced, it goes back to whoever brought it.
   if (!scopes || scopes->empty() || Meet(*scopes, watch.scopes)) return;
-  if (scheduler_.now_ms() - site.changed_at[record] < kRaceMs) return;
+  NotePlaces(number, site.changed);
+  for (const auto& [scope, left_ms] : site.left_ms[record]) {
+    if (watch.scopes.contains(scope) && scheduler_.now_ms() - left_ms < kRaceMs) {
+      return report_.counts.Add("record", "sent as it left");
+    }
+  }
   Fail(absl::StrCat(site.name, " sends ", record, " to ", sites_[watch.site[kInitiator]]->name,
                     ", and it is in none of its scopes"));
 }

@@ -268,9 +268,7 @@ void Federation::Start(size_t number) {
   life->subscription =
       life->replica->Subscribe([this, &site](const std::vector<storage::ChangeEvent>& events) {
         for (const storage::ChangeEvent& event : events) {
-          const std::string record = NameOf(event.key);
-          site.changed.insert(record);
-          site.changed_at[record] = scheduler_.now_ms();
+          site.changed.insert(NameOf(event.key));
         }
       });
   life->group = std::make_unique<node::SessionGroup>(
@@ -290,7 +288,14 @@ void Federation::Start(size_t number) {
   Log(absl::StrCat(site.name, " starts as ", storage::ToHex(site.life->replica->replica_id().value),
                    " epoch ", storage::ToHex(site.life->replica->epoch().value)));
   CheckFeeds(number);
-  for (const auto& [record, now] : ReadAll(number)) ledger_.Observe(number, record, now);
+  std::set<std::string> held;
+  for (const auto& [record, now] : ReadAll(number)) {
+    ledger_.Observe(number, record, now);
+    held.insert(record);
+  }
+  site.scopes.clear();
+  site.left_ms.clear();
+  NotePlaces(number, held);
   scheduler_.After(node::kTickMs, [this, number, life_number] { TickSite(number, life_number); });
   for (size_t client = 0; client < site.clients.size(); ++client) {
     site.clients[client].busy = false;
@@ -560,6 +565,7 @@ bool Federation::Put(size_t number, const std::vector<Edit>& edits) {
     LocalWrite write{.kind = LocalWrite::Kind::kUpsert, .key = KeyOf(edit.record), .actor = kActor};
     const auto visible = Read(number, edit.record);
     std::vector<Ledger::Cell> cells;
+    if (!visible && !site.options.hub) made_by_[site.options.chapter].insert(edit.record);
     absl::StrAppend(&text, " ", edit.record);
     for (const CellText& cell : edit.cells) {
       const CellPath path{.field = cell.field, .map_key = cell.map_key};

@@ -230,8 +230,10 @@ class Federation {
     std::vector<Client> clients;  // a node has one, for its hub
     std::vector<Backup> backups;
     std::set<std::string> changed;  // records to look at
-    // When a record last changed here, in milliseconds.
-    std::map<std::string, uint64_t> changed_at;
+    // At a hub, by record: the scopes it is in, and when it left those it was in, in
+    // milliseconds.
+    std::map<std::string, std::set<std::string>> scopes;
+    std::map<std::string, std::map<std::string, uint64_t>> left_ms;
   };
   // A stream's state as the checkers follow it, for each side that sends.
   struct Watch {
@@ -269,6 +271,8 @@ class Federation {
              size_t bytes);
   void Delivers(const std::shared_ptr<Watch>& watch, size_t side, const v1::SyncMessage& message);
   void CheckChanges(Watch& watch, size_t side, const v1::Changes& changes);
+  void NotePlaces(size_t hub, const std::set<std::string>& records);
+  void CheckHeld(size_t node, const std::string& record);
   void CheckScope(const Watch& watch, size_t hub, const std::string& record);
   void CheckFeeds(size_t site);
   bool Reaches(const Site& site, const Client& client) const;
@@ -319,6 +323,10 @@ class Federation {
   size_t running_ = 0;  // the site whose task runs
   // Sessions into which nonsense was sent.
   std::set<uint64_t> nonsense_sessions_;
+  // By record: the scopes that it has ever been in at any hub.
+  std::map<std::string, std::set<std::string>> ever_in_;
+  // By chapter: records that were made at one of its nodes.
+  std::map<std::string, std::set<std::string>> made_by_;
   bool past_changed_ = false;     // a computer was cloned, or went back
   uint64_t last_message_ms_ = 0;  // that was no heartbeat
 };
