@@ -12,6 +12,8 @@
 #include "node/session/wire.h"
 #include "storage/core/record_codec.h"
 #include "storage/core/status.h"
+#include "storage/replica/keys.h"
+#include "storage/replica/meta_values.h"
 #include "tests/simulation/federation.h"
 
 namespace chaptersync::simulation {
@@ -123,6 +125,21 @@ const PlainRecord* FindIn(const void* context, const std::string& name) {
   const auto* records = static_cast<const PlainRecords*>(context);
   const auto it = records->find(name);
   return it == records->end() ? nullptr : &it->second;
+}
+
+// What goes on under another id stands where it stood under the one before.
+uint64_t StoodAt(const std::map<std::tuple<uint64_t, uint64_t, std::string>, uint64_t>& reached,
+                 const v1::Hello& hello, uint64_t acceptor) {
+  uint64_t stood = 0;
+  for (const v1::Acknowledgement& known : hello.acknowledged()) {
+    if (known.hub() != acceptor || known.acknowledged_as() == hello.replica()) continue;
+    uint64_t as = 0;
+    for (const auto& [feed, sequence] : reached) {
+      if (std::get<0>(feed) == known.acknowledged_as()) as = std::max(as, sequence);
+    }
+    stood = std::max(stood, std::min(as, known.sequence()));
+  }
+  return stood;
 }
 
 bool Meet(const std::set<std::string>& a, const std::set<std::string>& b) {
@@ -243,6 +260,8 @@ bool Federation::Sends(const std::shared_ptr<Watch>& watch, size_t side,
   if (bytes > bound) {
     Fail(absl::StrCat(site.name, " sends ", bytes, " bytes in one message (at most ", bound, ")"));
   }
+  if (message.has_hello()) CheckHello(*watch, message.hello());
+  if (message.has_welcome()) CheckWelcome(*watch, message.welcome());
   if (message.has_changes()) CheckChanges(*watch, side, message.changes());
   if (message.has_left() && watch->initiator_is_hub) {
     Fail(absl::StrCat(site.name, " tells a hub that a record has left"));
@@ -260,6 +279,59 @@ bool Federation::Sends(const std::shared_ptr<Watch>& watch, size_t side,
   return true;
 }
 
+// Nobody says to have what never reached it.
+void Federation::CheckHello(Watch& watch, const v1::Hello& hello) {
+  const Site& site = *sites_[watch.site[kInitiator]];
+  watch.hello = hello;
+  for (const v1::Cursor& cursor : hello.cursors()) {
+    const auto reached = site.reached.find({cursor.replica(), cursor.epoch(), cursor.scope()});
+    if (cursor.sequence() <= (reached == site.reached.end() ? 0 : reached->second)) continue;
+    Fail(absl::StrCat(site.name, " says to have more of a feed than it got: ", cursor.scope(), " ",
+                      cursor.sequence(), " of ", storage::ToHex(cursor.replica())));
+  }
+}
+
+void Federation::CheckWelcome(Watch& watch, const v1::Welcome& welcome) {
+  const Site& site = *sites_[watch.site[kAcceptor]];
+  watch.welcome = welcome;
+  if (welcome.shared()) return;
+  const v1::Hello& hello = watch.hello;
+  const v1::Cursor& cursor = welcome.cursor();
+  const auto got = site.reached.find({cursor.replica(), cursor.epoch(), cursor.scope()});
+  const uint64_t reached = got == site.reached.end() ? 0 : got->second;
+  if (cursor.sequence() > reached) {
+    Fail(absl::StrCat(site.name, " says to have more of a feed than it got: ", cursor.sequence(),
+                      " of ", storage::ToHex(cursor.replica()), ", and got ", reached));
+  }
+  watch.told[kInitiator][cursor.scope()] = cursor.sequence();
+  for (const v1::Cursor& resume : welcome.resume()) {
+    uint64_t has = 0;
+    for (const v1::Cursor& theirs : hello.cursors()) {
+      if (theirs.replica() == welcome.replica() && theirs.epoch() == welcome.epoch() &&
+          theirs.scope() == resume.scope()) {
+        has = theirs.sequence();
+      }
+    }
+    if (resume.sequence() != has) {
+      Fail(absl::StrCat(site.name, "'s feed of ", resume.scope(), " goes on at ", resume.sequence(),
+                        ", and the other has ", has));
+    }
+    watch.told[kAcceptor][resume.scope()] = resume.sequence();
+  }
+}
+
+// Whether a page goes on where the receiver is. A pusher may begin again: then it has noted that
+// nothing counts as acknowledged.
+bool Federation::Follows(const Watch& watch, size_t side, const v1::Changes& changes) const {
+  const auto told = watch.told[side].find(changes.scope());
+  if (told == watch.told[side].end()) return false;
+  if (told->second == changes.previous()) return true;
+  if (side != kInitiator || watch.begun[side] || changes.previous() != 0) return false;
+  const auto noted = sites_[watch.site[side]]->disk.Get(
+      storage::Table::kMeta, storage::keys::Acknowledged({watch.welcome.replica()}));
+  return noted.ok() && storage::DecodeAcknowledged(*noted).through == storage::Sequence{};
+}
+
 void Federation::CheckChanges(Watch& watch, size_t side, const v1::Changes& changes) {
   const Site& site = *sites_[watch.site[side]];
   const auto records = node::UnpackRecords(changes);
@@ -274,12 +346,12 @@ void Federation::CheckChanges(Watch& watch, size_t side, const v1::Changes& chan
     report_.counts.Add("message", "Changes outside a feed");
     return;
   }
-  auto [told, first] = watch.told[side].try_emplace(changes.scope(), changes.previous());
-  const bool begins_again = changes.previous() == 0;
-  if (!first && !begins_again && told->second != changes.previous()) {
-    Fail(absl::StrCat(site.name, "'s feed of ", changes.scope(), " has a gap: after ", told->second,
+  uint64_t& told = watch.told[side][changes.scope()];
+  if (!Follows(watch, side, changes)) {
+    Fail(absl::StrCat(site.name, "'s feed of ", changes.scope(), " has a gap: after ", told,
                       " comes ", changes.previous(), " to ", changes.last()));
   }
+  watch.begun[side] = true;
   uint64_t before = changes.previous();
   for (const storage::InboundRecord& record : *records) {
     if (record.sequence.value <= before || record.sequence.value > changes.last()) {
@@ -288,7 +360,7 @@ void Federation::CheckChanges(Watch& watch, size_t side, const v1::Changes& chan
     }
     before = record.sequence.value;
   }
-  told->second = changes.last();
+  told = changes.last();
   const size_t bytes = changes.payload_bytes();
   watch.unacknowledged[side].push_back({changes.scope(), changes.last(), bytes});
   watch.unacknowledged_bytes[side] += bytes;
@@ -325,6 +397,19 @@ void Federation::Delivers(const std::shared_ptr<Watch>& watch, size_t side,
   const auto name = [&](size_t site) { return sites_[site]->name; };
   Log(absl::StrCat(name(watch->site[1 - side]), " > ", name(watch->site[side]), ": ",
                    ShortText(message)));
+  if (const v1::Hello& hello = message.hello(); message.has_hello()) {
+    Site& site = *sites_[watch->site[side]];
+    uint64_t& reached = site.reached[{hello.replica(), hello.epoch(), "*"}];
+    reached = std::max(reached, StoodAt(site.reached, hello, site.replica_id));
+  }
+  if (const v1::Changes& changes = message.changes(); !changes.scope().empty()) {
+    const bool pushed = side == kAcceptor;
+    uint64_t& reached =
+        sites_[watch->site[side]]
+            ->reached[{pushed ? watch->hello.replica() : watch->welcome.replica(),
+                       pushed ? watch->hello.epoch() : watch->welcome.epoch(), changes.scope()}];
+    reached = std::max(reached, changes.last());
+  }
   if (!message.has_stored() || message.stored().scope().empty()) return;
   auto& pages = watch->unacknowledged[side];
   for (auto page = pages.begin(); page != pages.end();) {
@@ -364,7 +449,11 @@ void Federation::CheckFeeds(size_t number) {
     uint64_t last = 0;
     while (true) {
       const auto page = site.life->replica->ReadFeed(request);
-      if (!page.ok()) return;  // the disk is at fault
+      if (!page.ok()) {
+        if (DiskAtFault(*sites_[number])) return;
+        return Fail(absl::StrCat(site.name, " cannot read its feed of ", scope.name, ": ",
+                                 page.status().ToString()));
+      }
       for (const storage::FeedItem& item : page->items) {
         const std::string record = NameOf(item.key);
         if (item.sequence.value <= last) {

@@ -808,7 +808,7 @@ void Federation::TakeBackup(size_t number) {
   auto image = site.disk.TakeImage();
   if (!image) return AfterTask(number);
   if (site.backups.size() >= 3) site.backups.erase(site.backups.begin());
-  site.backups.push_back({scheduler_.now_ms(), *std::move(image), ReadAll(number)});
+  site.backups.push_back({scheduler_.now_ms(), *std::move(image), ReadAll(number), site.reached});
 }
 
 void Federation::GoBack(size_t number, Aware aware) {
@@ -829,6 +829,7 @@ void Federation::GoBack(size_t number, Aware aware) {
   ledger_.GoBack(number, backup.records);
   Stop(number, fault_random_.Below(2000));
   site.disk.PutImage(backup.image);
+  site.reached = backup.reached;
   site.from_the_past = true;
   site.went_back_ms = scheduler_.now_ms();
   if (site.options.hub) {
@@ -891,6 +892,7 @@ std::optional<size_t> Federation::Copy(size_t number, Aware aware, const std::st
   site->started = true;
   site->copied = aware == Aware::kYes;
   site->epochs = original.epochs;
+  site->reached = original.reached;
   site->replica_id = original.replica_id;
   past_changed_ = true;
   Log(absl::StrCat(original.name,

@@ -15,6 +15,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -191,10 +192,14 @@ class Federation {
     int again_at_once = 0;
     node::BackOff back_off;
   };
+  // How far a site can have come in others' feeds, by the messages that reached it: by
+  // replica, epoch and scope.
+  using Reached = std::map<std::tuple<uint64_t, uint64_t, std::string>, uint64_t>;
   struct Backup {
     uint64_t at_ms = 0;
     DiskImage image;
     PlainRecords records;
+    Reached reached;
   };
   struct Clock {
     int64_t offset_ms = 0;
@@ -234,11 +239,16 @@ class Federation {
     // milliseconds.
     std::map<std::string, std::set<std::string>> scopes;
     std::map<std::string, std::map<std::string, uint64_t>> left_ms;
+    Reached reached;
   };
   // A stream's state as the checkers follow it, for each side that sends.
   struct Watch {
     size_t site[2] = {0, 0};
-    std::map<std::string, uint64_t> told[2];  // by scope: the last sequence sent
+    // By scope: the last sequence sent; at first what the receiver said to have.
+    std::map<std::string, uint64_t> told[2];
+    bool begun[2] = {false, false};  // a page was sent
+    v1::Hello hello;
+    v1::Welcome welcome;
     struct Page {
       std::string scope;
       uint64_t last = 0;
@@ -270,6 +280,9 @@ class Federation {
   bool Sends(const std::shared_ptr<Watch>& watch, size_t side, const v1::SyncMessage& message,
              size_t bytes);
   void Delivers(const std::shared_ptr<Watch>& watch, size_t side, const v1::SyncMessage& message);
+  void CheckHello(Watch& watch, const v1::Hello& hello);
+  void CheckWelcome(Watch& watch, const v1::Welcome& welcome);
+  bool Follows(const Watch& watch, size_t side, const v1::Changes& changes) const;
   void CheckChanges(Watch& watch, size_t side, const v1::Changes& changes);
   void NotePlaces(size_t hub, const std::set<std::string>& records);
   void CheckHeld(size_t node, const std::string& record);
