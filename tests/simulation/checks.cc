@@ -250,7 +250,9 @@ bool Federation::Sends(const std::shared_ptr<Watch>& watch, size_t side,
                        const v1::SyncMessage& message, size_t bytes) {
   const size_t number = watch->site[side];
   Site& site = *sites_[number];
-  const bool tells = message.has_changes() || message.has_left() || message.has_stored();
+  // Hello and Welcome tell of identity, epoch and cursors.
+  const bool tells = message.has_hello() || message.has_welcome() || message.has_changes() ||
+                     message.has_left() || message.has_stored();
   const bool unsynced = site.disk.unsynced();
   if (!site.disk.Spend()) return false;
   if (tells && unsynced) {

@@ -16,8 +16,18 @@ using storage::WriteBatch;
 namespace {
 
 constexpr char kIdentityKey[] = "I";
+constexpr char kRefusalKind = 'r';
+// Where the identity has the clock's offset, in bytes.
+constexpr size_t kOffsetBegin = 16;
+constexpr size_t kOffsetEnd = 24;
 
 absl::Status NoPower() { return absl::DataLossError("the computer has no power"); }
+
+bool SameButForOffset(std::string_view a, std::string_view b) {
+  return a.size() == b.size() && a.size() >= kOffsetEnd &&
+         a.substr(0, kOffsetBegin) == b.substr(0, kOffsetBegin) &&
+         a.substr(kOffsetEnd) == b.substr(kOffsetEnd);
+}
 
 }  // namespace
 
@@ -32,6 +42,7 @@ bool Disk::Spend() {
 
 absl::Status Disk::Write(const WriteBatch& batch) {
   if (!Spend()) return NoPower();
+  const bool untold = Untold(batch);
   const bool to_fail = writes_to_fail_ > 0 && !broken_;
   const absl::Status status = engine_->Write(batch);
   if (to_fail) {
@@ -39,16 +50,21 @@ absl::Status Disk::Write(const WriteBatch& batch) {
     ++failed_;
   }
   if (absl::IsDataLoss(status)) broken_ = true;
-  // Nobody is told of a measured clock before it counts for a write, or that a refusal
-  // is not remembered any more.
-  const auto& operations = batch.operations();
-  const bool untold =
-      std::all_of(operations.begin(), operations.end(), [](const WriteBatch::Operation& o) {
-        return o.table == Table::kMeta &&
-               (o.key == kIdentityKey || o.kind == WriteBatch::Kind::kDelete);
-      });
   if (status.ok() && !untold) unsynced_ = true;
   return status;
+}
+
+// Nobody is told of a measured clock before it counts for a write, or that a refusal is not
+// remembered any more.
+bool Disk::Untold(const WriteBatch& batch) const {
+  const auto& operations = batch.operations();
+  return std::all_of(operations.begin(), operations.end(), [&](const WriteBatch::Operation& o) {
+    if (o.table != Table::kMeta) return false;
+    if (o.kind == WriteBatch::Kind::kDelete) return o.key[0] == kRefusalKind;
+    if (o.key != kIdentityKey) return false;
+    const auto before = engine_->Get(Table::kMeta, kIdentityKey);
+    return before.ok() && SameButForOffset(*before, o.value);
+  });
 }
 
 absl::Status Disk::Sync() {

@@ -80,6 +80,7 @@ class Disk final : public storage::Engine {
 
  private:
   absl::Status SyncEngine();
+  bool Untold(const storage::WriteBatch& batch) const;
 
   std::unique_ptr<storage::MemoryEngine> engine_;
   std::optional<uint64_t> power_left_;
