@@ -29,6 +29,11 @@ constexpr size_t kPageSlackBytes = 8 << 10;
 constexpr size_t kWindowPages = 8;
 // Quiet for so long, in milliseconds, is quiet: longer than any back-off.
 constexpr uint64_t kQuietMs = 32'000;
+// How often a computer may say Hello, and begin an epoch, once all faults have ended. In
+// seeds 1 to 300 no computer of 2746 said it more than 9 times, all but 6 at most 3 times; 10
+// began an epoch, none two.
+constexpr uint64_t kQuietHellosMax = 30;
+constexpr uint64_t kQuietEpochsMax = 6;
 
 const char* KindOf(const v1::SyncMessage& message) {
   switch (message.kind_case()) {
@@ -153,6 +158,7 @@ bool Meet(const std::set<std::string>& a, const std::set<std::string>& b) {
 void Federation::Look(size_t number) {
   Site& site = *sites_[number];
   site.replica_id = site.life->replica->replica_id().value;
+  NoteEpoch(site);
   if (site.unaware_as && site.life->replica->replica_id().value != *site.unaware_as) {
     site.unaware_as.reset();
     site.epochs.insert(site.life->replica->epoch().value);
@@ -171,6 +177,15 @@ void Federation::Look(size_t number) {
       ExcuseLetGo(number, record);
       ledger_.ObserveGone(number, record);
     }
+  }
+}
+
+void Federation::NoteEpoch(Site& site) {
+  const uint64_t epoch = site.life->replica->epoch().value;
+  if (std::exchange(site.epoch, epoch) == epoch || !quiet_) return;
+  if (++site.quiet_epochs > kQuietEpochsMax) {
+    Fail(absl::StrCat(site.name, " begins epoch after epoch: ", site.quiet_epochs,
+                      " since all faults ended"));
   }
 }
 
@@ -283,8 +298,12 @@ bool Federation::Sends(const std::shared_ptr<Watch>& watch, size_t side,
 
 // Nobody says to have what never reached it.
 void Federation::CheckHello(Watch& watch, const v1::Hello& hello) {
-  const Site& site = *sites_[watch.site[kInitiator]];
+  Site& site = *sites_[watch.site[kInitiator]];
   watch.hello = hello;
+  if (quiet_ && ++site.quiet_hellos > kQuietHellosMax) {
+    Fail(absl::StrCat(site.name, " connects again and again: ", site.quiet_hellos,
+                      " times since all faults ended"));
+  }
   for (const v1::Cursor& cursor : hello.cursors()) {
     const auto reached = site.reached.find({cursor.replica(), cursor.epoch(), cursor.scope()});
     if (cursor.sequence() <= (reached == site.reached.end() ? 0 : reached->second)) continue;
@@ -604,6 +623,7 @@ bool Federation::Rest(uint64_t ticks_max) {
 
 void Federation::Settle(uint64_t ticks_max, const std::function<void()>& before) {
   Log("quiet from here");
+  quiet_ = true;
   divided_.clear();
   for (const auto& site : sites_) {
     site->disk.FailNextWrites(0, absl::OkStatus());

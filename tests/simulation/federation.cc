@@ -258,7 +258,8 @@ void Federation::Start(size_t number) {
   life->replica = *std::move(replica);
   site.started = true;
   site.replica_id = life->replica->replica_id().value;
-  const uint64_t epoch = life->replica->epoch().value;
+  site.epoch = life->replica->epoch().value;
+  const uint64_t epoch = site.epoch;
   if (!site.epochs.insert(epoch).second && site.copied) {
     Fail(absl::StrCat(site.name, " was restored or copied, and goes on in epoch ",
                       storage::ToHex(epoch)));

@@ -231,6 +231,9 @@ class Federation {
     // It went back without knowing: until it takes another id.
     std::optional<uint64_t> unaware_as;
     uint64_t replica_id = 0;      // as when it was last looked at
+    uint64_t epoch = 0;           // the same
+    uint64_t quiet_hellos = 0;    // said since all faults ended
+    uint64_t quiet_epochs = 0;    // begun since then
     std::set<uint64_t> epochs;    // that it, or what it was copied from, has begun
     std::vector<Client> clients;  // a node has one, for its hub
     std::vector<Backup> backups;
@@ -280,6 +283,7 @@ class Federation {
   bool Sends(const std::shared_ptr<Watch>& watch, size_t side, const v1::SyncMessage& message,
              size_t bytes);
   void Delivers(const std::shared_ptr<Watch>& watch, size_t side, const v1::SyncMessage& message);
+  void NoteEpoch(Site& site);
   void CheckHello(Watch& watch, const v1::Hello& hello);
   void CheckWelcome(Watch& watch, const v1::Welcome& welcome);
   bool Follows(const Watch& watch, size_t side, const v1::Changes& changes) const;
@@ -340,6 +344,7 @@ class Federation {
   std::map<std::string, std::set<std::string>> ever_in_;
   // By chapter: records that were made at one of its nodes.
   std::map<std::string, std::set<std::string>> made_by_;
+  bool quiet_ = false;            // all faults have ended
   bool past_changed_ = false;     // a computer was cloned, or went back
   uint64_t last_message_ms_ = 0;  // that was no heartbeat
 };

@@ -52,6 +52,9 @@ struct Total {
   uint64_t runs = 0;
   uint64_t steps = 0;
   uint64_t steps_least = UINT64_MAX;
+  // The longest that a run took to come to rest, in seconds, and which.
+  uint64_t rest_most_s = 0;
+  uint64_t rest_most_seed = 0;
   std::vector<std::pair<uint64_t, Report>> failures;
 };
 
@@ -119,6 +122,11 @@ Total RunAll(const Arguments& arguments, uint64_t first, uint64_t last) {
       total.steps += report.steps;
       total.steps_least = std::min(total.steps_least, report.steps);
       total.counts.Add(report.counts);
+      const uint64_t rest_s = report.counts.Get("ticks until quiet", "all");
+      if (std::pair(rest_s, total.rest_most_seed) > std::pair(total.rest_most_s, seed)) {
+        total.rest_most_s = rest_s;
+        total.rest_most_seed = seed;
+      }
       if (report.ok) continue;
       if (arguments.until_found) {
         end = std::min(end.load(), seed);
@@ -183,6 +191,10 @@ int RunSeeds(const Arguments& arguments) {
     }
   }
   const bool every_kind = !arguments.every_kind || CheckEveryKind(total.counts, arguments.options);
+  if (total.rest_most_s > 0) {
+    std::cout << "at rest after " << total.rest_most_s << " simulated seconds at most, seed "
+              << total.rest_most_seed << "\n";
+  }
   std::cout << total.runs << " seeds, " << total.steps << " steps (at least " << total.steps_least
             << " each), " << total.failures.size() << " failed, " << static_cast<uint64_t>(seconds)
             << " s\n";
