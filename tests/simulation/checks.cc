@@ -745,9 +745,9 @@ v1::SyncMessage Federation::Nonsense(Random& random, bool to_hub) {
   return message;
 }
 
-void Federation::NonsenseToHub(size_t number) {
+bool Federation::NonsenseToHub(size_t number) {
   Site& hub = *sites_[number];
-  if (hub.life == nullptr) return;
+  if (hub.life == nullptr) return false;
   auto watch = std::make_shared<Watch>();
   Line::Hooks hooks;
   hooks.sends = [this, number](size_t side, const v1::SyncMessage&, size_t) {
@@ -780,6 +780,7 @@ void Federation::NonsenseToHub(size_t number) {
   }
   scheduler_.After(fault_random_.Between(100, 20'000),
                    [line] { line->Close(kInitiator, absl::CancelledError("enough")); });
+  return true;
 }
 
 void Federation::BeginWithPuppet(size_t number, const std::shared_ptr<Line>& line, bool welcome) {
@@ -804,13 +805,14 @@ void Federation::BeginWithPuppet(size_t number, const std::shared_ptr<Line>& lin
   hub.life->group->Begin(host, line->End(kAcceptor));
 }
 
-void Federation::NonsenseToNode(size_t number) {
+bool Federation::NonsenseToNode(size_t number) {
   Site& site = *sites_[number];
   Client& client = site.clients.front();
-  if (client.line == nullptr || site.life == nullptr) return;
+  if (client.line == nullptr || site.life == nullptr) return false;
   // What comes next on its stream, in the hub's name.
   nonsense_sessions_.insert(client.session);
   client.line->Inject(kAcceptor, Nonsense(fault_random_, false));
+  return true;
 }
 
 }  // namespace chaptersync::simulation

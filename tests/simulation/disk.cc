@@ -5,6 +5,7 @@
 #include "tests/simulation/disk.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "storage/core/status.h"
 
@@ -23,6 +24,10 @@ constexpr size_t kOffsetEnd = 24;
 
 absl::Status NoPower() { return absl::DataLossError("the computer has no power"); }
 
+void Tell(std::function<void()>& fails) {
+  if (const auto once = std::exchange(fails, {})) once();
+}
+
 bool SameButForOffset(std::string_view a, std::string_view b) {
   return a.size() == b.size() && a.size() >= kOffsetEnd &&
          a.substr(0, kOffsetBegin) == b.substr(0, kOffsetBegin) &&
@@ -36,6 +41,7 @@ bool Disk::Spend() {
   if (power_left_ && (*power_left_)-- == 0) {
     power_left_.reset();
     powered_ = false;
+    Tell(power_fails_);
   }
   return powered_;
 }
@@ -48,6 +54,7 @@ absl::Status Disk::Write(const WriteBatch& batch) {
   if (to_fail) {
     --writes_to_fail_;
     ++failed_;
+    Tell(write_fails_);
   }
   if (absl::IsDataLoss(status)) broken_ = true;
   if (status.ok() && !untold) unsynced_ = true;
@@ -78,6 +85,7 @@ absl::Status Disk::SyncEngine() {
   if (to_fail) {
     --syncs_to_fail_;
     ++failed_;
+    Tell(sync_fails_);
   }
   if (absl::IsDataLoss(status)) broken_ = true;
   if (status.ok()) unsynced_ = false;

@@ -12,6 +12,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "storage/engine/engine.h"
@@ -43,7 +44,11 @@ class Disk final : public storage::Engine {
 
   // The power fails after so many more operations: writes, syncs, messages sent.
   // From then on nothing that the program does has any effect.
-  void FailPowerAfter(uint64_t operations) { power_left_ = operations; }
+  // `fails` of this and the other faults is called when it first does.
+  void FailPowerAfter(uint64_t operations, std::function<void()> fails = {}) {
+    power_left_ = operations;
+    power_fails_ = std::move(fails);
+  }
   // Counts one operation; false where there is no power for it.
   bool Spend();
   bool powered() const { return powered_; }
@@ -54,12 +59,14 @@ class Disk final : public storage::Engine {
   bool unsynced() const { return unsynced_; }
 
   // `n` 0: none any more.
-  void FailNextWrites(int n, absl::Status error) {
+  void FailNextWrites(int n, absl::Status error, std::function<void()> fails = {}) {
     writes_to_fail_ = n;
+    write_fails_ = std::move(fails);
     engine_->FailNextWrites(n, std::move(error));
   }
-  void FailNextSyncs(int n, absl::Status error) {
+  void FailNextSyncs(int n, absl::Status error, std::function<void()> fails = {}) {
     syncs_to_fail_ = n;
+    sync_fails_ = std::move(fails);
     engine_->FailNextSyncs(n, std::move(error));
   }
   // Writes and syncs that have failed by order, ever.
@@ -87,6 +94,9 @@ class Disk final : public storage::Engine {
   bool powered_ = true;
   bool broken_ = false;
   bool unsynced_ = false;
+  std::function<void()> power_fails_;
+  std::function<void()> write_fails_;
+  std::function<void()> sync_fails_;
   int writes_to_fail_ = 0;
   int syncs_to_fail_ = 0;
   uint64_t failed_ = 0;

@@ -791,16 +791,18 @@ void Federation::Crash(size_t number, uint64_t down_ms, bool lose_unsynced) {
   StartLater(number, down_ms);
 }
 
-void Federation::CrashAfter(size_t number, uint64_t operations) {
-  sites_[number]->disk.FailPowerAfter(operations);
+void Federation::CrashAfter(size_t number, uint64_t operations, std::function<void()> fails) {
+  sites_[number]->disk.FailPowerAfter(operations, std::move(fails));
 }
 
-void Federation::FailNextWrites(size_t number, int n, absl::Status error) {
-  sites_[number]->disk.FailNextWrites(n, std::move(error));
+void Federation::FailNextWrites(size_t number, int n, absl::Status error,
+                                std::function<void()> fails) {
+  sites_[number]->disk.FailNextWrites(n, std::move(error), std::move(fails));
 }
 
-void Federation::FailNextSyncs(size_t number, int n, absl::Status error) {
-  sites_[number]->disk.FailNextSyncs(n, std::move(error));
+void Federation::FailNextSyncs(size_t number, int n, absl::Status error,
+                               std::function<void()> fails) {
+  sites_[number]->disk.FailNextSyncs(n, std::move(error), std::move(fails));
 }
 
 void Federation::TakeBackup(size_t number) {

@@ -109,9 +109,9 @@ class Federation {
   // The power fails now; the computer starts again after `down_ms`.
   void Crash(size_t site, uint64_t down_ms, bool lose_unsynced);
   // After so many more writes, syncs and messages sent.
-  void CrashAfter(size_t site, uint64_t operations);
-  void FailNextWrites(size_t site, int n, absl::Status error);
-  void FailNextSyncs(size_t site, int n, absl::Status error);
+  void CrashAfter(size_t site, uint64_t operations, std::function<void()> fails = {});
+  void FailNextWrites(size_t site, int n, absl::Status error, std::function<void()> fails = {});
+  void FailNextSyncs(size_t site, int n, absl::Status error, std::function<void()> fails = {});
   void TakeBackup(size_t site);
   bool HasBackup(size_t site) const { return !sites_[site]->backups.empty(); }
   enum class Aware : uint8_t { kYes, kNo };
@@ -134,9 +134,9 @@ class Federation {
   // Schemas: an entity is taken from what a site knows, or all are known again.
   void SetSchema(size_t site, bool older);
   // A stranger, or a node's thief, opens a stream to a hub and talks nonsense; or
-  // answers a node in its hub's place.
-  void NonsenseToHub(size_t hub);
-  void NonsenseToNode(size_t site);
+  // answers a node in its hub's place. False where nobody is there to hear it.
+  bool NonsenseToHub(size_t hub);
+  bool NonsenseToNode(size_t site);
 
   // --- Time. ---
   Scheduler& scheduler() { return scheduler_; }

@@ -79,7 +79,10 @@ void Line::HandOver(size_t side) {
   Side& to = ends_[side];
   if (to.closed || cut_ || to.queue.empty() || (!to.reading && !to.puppet)) return;
   if (to.clogged_until_ms > scheduler_.now_ms()) return Deliver(side);
-  if (cut_after_ && (*cut_after_)-- == 0) return Cut();
+  if (cut_after_ && (*cut_after_)-- == 0) {
+    if (cuts_) cuts_();
+    return Cut();
+  }
   const std::string bytes = std::move(to.queue.front().bytes);
   to.queue.pop_front();
   const size_t before = to.queue_bytes;

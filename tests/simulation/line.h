@@ -12,6 +12,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 
@@ -56,7 +57,11 @@ class Line : public std::enable_shared_from_this<Line> {
   // The line breaks: both sides hear of it, each after its own time.
   void Cut();
   // It breaks after so many more messages have been handed over.
-  void CutAfter(uint64_t messages) { cut_after_ = messages; }
+  // `cuts` is called when it does.
+  void CutAfter(uint64_t messages, std::function<void()> cuts = {}) {
+    cut_after_ = messages;
+    cuts_ = std::move(cuts);
+  }
   // What `side` sends from now on is lost, and nobody is told; the keepalive finds
   // out after `found_ms`.
   void LoseFrom(size_t side, uint64_t found_ms);
@@ -105,6 +110,7 @@ class Line : public std::enable_shared_from_this<Line> {
   const size_t backlog_bytes_max_;
   Side ends_[2];
   std::optional<uint64_t> cut_after_;
+  std::function<void()> cuts_;
   bool cut_ = false;
   uint64_t latency_ms_;
 };

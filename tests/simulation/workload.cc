@@ -440,6 +440,12 @@ class Workload {
     return OneOf([&](size_t s) { return federation_.up(s); });
   }
 
+  // For a fault that may never come to take effect: counts it when it does.
+  std::function<void()> Counts(Fault fault) {
+    return [this, fault] { federation_.CountFault(fault); };
+  }
+
+  // Whether the fault is to be counted now.
   bool Break(Fault fault) {
     switch (fault) {
       case Fault::kCut:
@@ -464,8 +470,8 @@ class Workload {
         const auto site = UpSite();
         if (!site) return false;
         federation_.Log("power will fail at " + federation_.name(*site));
-        federation_.CrashAfter(*site, break_.Below(25));
-        return true;
+        federation_.CrashAfter(*site, break_.Below(25), Counts(fault));
+        return false;
       }
       case Fault::kCrashLosingUnsynced: {
         const auto site = UpSite();
@@ -512,14 +518,12 @@ class Workload {
       }
       case Fault::kNonsenseToHub:
         federation_.Log("nonsense to a hub");
-        federation_.NonsenseToHub(break_.Below(hubs_));
-        return true;
+        return federation_.NonsenseToHub(break_.Below(hubs_));
       case Fault::kNonsenseToNode: {
         const auto site = UpNode();
         if (!site || federation_.LineOf(*site) == nullptr) return false;
         federation_.Log("nonsense to " + federation_.name(*site));
-        federation_.NonsenseToNode(*site);
-        return true;
+        return federation_.NonsenseToNode(*site);
       }
     }
     return false;
@@ -533,8 +537,8 @@ class Workload {
     const size_t side = break_.Below(2);
     switch (fault) {
       case Fault::kCut:
-        line.CutAfter(break_.Below(12));
-        break;
+        line.CutAfter(break_.Below(12), Counts(fault));
+        return false;
       case Fault::kHalfOpen:
         line.LoseFrom(0, break_.Between(1'000, 40'000));
         line.LoseFrom(1, 40'000);
@@ -572,22 +576,24 @@ class Workload {
     const absl::Status full = absl::ResourceExhaustedError("the disk is full");
     switch (fault) {
       case Fault::kFailedWrite:
-        federation_.FailNextWrites(*site, 1, full);
+        federation_.FailNextWrites(*site, 1, full, Counts(fault));
         break;
       case Fault::kTornWrite:
-        federation_.FailNextWrites(*site, 1, absl::DataLossError("the disk failed in a write"));
+        federation_.FailNextWrites(*site, 1, absl::DataLossError("the disk failed in a write"),
+                                   Counts(fault));
         break;
       case Fault::kFailedSync:
-        federation_.FailNextSyncs(*site, 1, absl::DataLossError("the disk failed in a sync"));
+        federation_.FailNextSyncs(*site, 1, absl::DataLossError("the disk failed in a sync"),
+                                  Counts(fault));
         break;
       default:
-        federation_.FailNextWrites(*site, 1'000'000, full);
+        federation_.FailNextWrites(*site, 1'000'000, full, Counts(fault));
         federation_.scheduler().After(break_.Between(500, 8'000), [this, site = *site] {
           federation_.FailNextWrites(site, 0, absl::OkStatus());
         });
         break;
     }
-    return true;
+    return false;
   }
 
   bool GoBack(bool hub, Aware aware) {
