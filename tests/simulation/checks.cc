@@ -680,10 +680,44 @@ void Federation::Settle(uint64_t ticks_max, const std::function<void()>& before)
 
 // --- Nonsense. ---
 
+// Of hubs and replicas that are not there. `within`: the limits are kept, and it is a lie only.
+v1::SyncMessage Federation::PulseOfHubs(Random& random, bool within) {
+  v1::SyncMessage message;
+  v1::Pulse& pulse = *message.mutable_pulse();
+  const uint64_t over = within ? 4 : random.Below(4);
+  const auto hub = [&](size_t epochs, size_t id_bytes) {
+    v1::HubEpoch& out = *pulse.add_hubs();
+    out.set_node(std::string(id_bytes, static_cast<char>('a' + random.Below(26))));
+    out.set_epoch(random.Next());
+    out.set_at_ms(random.Next());
+    for (size_t i = 0; i < epochs; ++i) out.add_over(random.Next());
+  };
+  const uint64_t hubs = over == 0 ? storage::kHubsMax + 1 : random.Between(1, 4);
+  for (uint64_t i = 0; i < hubs; ++i) hub(random.Below(storage::kHubEpochsKept + 1), 16);
+  if (over == 1) hub(storage::kHubEpochsKept + 1 + random.Below(20), 16);
+  if (over == 2) hub(1, random.Below(16));
+  const uint64_t reached = over == 3 ? storage::kReachedToldMax + 1 : random.Below(4);
+  for (uint64_t i = 0; i < reached; ++i) {
+    v1::Cursor& cursor = *pulse.add_reached();
+    cursor.set_replica(random.Next());
+    cursor.set_epoch(random.Next());
+    cursor.set_scope(random.Chance(500) ? "*" : "global");
+    cursor.set_sequence(random.Next());
+    cursor.set_mark(random.Next());
+  }
+  if (random.Chance(500)) pulse.set_asks(1 + random.Below(9));
+  if (random.Chance(500)) pulse.set_answers(random.Next());
+  if (random.Chance(300)) {
+    pulse.set_drops_noted(random.Next());
+    pulse.add_ends()->set_sequence(random.Next());
+  }
+  return message;
+}
+
 v1::SyncMessage Federation::Nonsense(Random& random, bool to_hub) {
   v1::SyncMessage message;
   const std::string scopes[] = {"*", "global", "chapter/milan", "chapter/nowhere", "hq"};
-  switch (random.Below(11)) {
+  switch (random.Below(13)) {
     case 0:
       break;  // of no kind
     case 1: {
@@ -738,6 +772,10 @@ v1::SyncMessage Federation::Nonsense(Random& random, bool to_hub) {
     case 9:
       message.mutable_welcome()->set_node(to_hub ? "from a node" : "no node's id");
       break;
+    case 10:
+      return PulseOfHubs(random, false);
+    case 11:
+      return PulseOfHubs(random, true);
     default:
       for (int i = 0; i < 1200; ++i) message.mutable_whole()->add_records();
       break;
@@ -762,7 +800,6 @@ bool Federation::NonsenseToHub(size_t number) {
   for (const auto& site : sites_) {
     if (!site->options.hub && fault_random_.Chance(300)) thief = site.get();
   }
-  BeginWithPuppet(number, line, thief != nullptr && !thief->revoked);
   v1::SyncMessage hello;
   hello.mutable_hello()->set_version_min(1);
   hello.mutable_hello()->set_version_max(1);
@@ -773,12 +810,22 @@ bool Federation::NonsenseToHub(size_t number) {
   for (const uint32_t entity : {kMember, kConsent, kEvent, kReply}) {
     hello.mutable_hello()->add_entities()->set_entity(entity);
   }
+  // In the name of a hub that nobody knows.
+  if (thief == nullptr && fault_random_.Chance(500)) {
+    hello.mutable_hello()->set_hub(true);
+    report_.counts.Add("nonsense", "in a hub's name");
+  }
+  BeginWithPuppet(number, line, hello.hello().hub() || (thief != nullptr && !thief->revoked));
   if (fault_random_.Chance(800)) line->Send(kInitiator, hello);
+  // At once, or after the Welcome.
+  const uint64_t wait_ms = fault_random_.Chance(600) ? 4000 : 0;
   const uint64_t messages = fault_random_.Between(1, 5);
   for (uint64_t i = 0; i < messages; ++i) {
-    line->Send(kInitiator, Nonsense(fault_random_, true));
+    scheduler_.After(wait_ms, [line, message = Nonsense(fault_random_, true)] {
+      line->Send(kInitiator, message);
+    });
   }
-  scheduler_.After(fault_random_.Between(100, 20'000),
+  scheduler_.After(wait_ms + fault_random_.Between(100, 20'000),
                    [line] { line->Close(kInitiator, absl::CancelledError("enough")); });
   return true;
 }

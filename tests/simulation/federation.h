@@ -310,6 +310,7 @@ class Federation {
   static bool SharesId(const Site& site);
   std::shared_ptr<Line> MakeLine(const std::shared_ptr<Watch>& watch);
   v1::SyncMessage Nonsense(Random& random, bool to_hub);
+  static v1::SyncMessage PulseOfHubs(Random& random, bool within);
   // What a program wrote into its log at error level.
   class LogSink;
   void ErrorLogged(const std::string& line);
