@@ -582,16 +582,6 @@ std::vector<Ledger::End> Ledger::Endings(const std::string& name, const History&
       end.excuse = gone->second.at(number);
     }
   }
-  // What replaced a write stands for it. What was refused, or may be lost, does so only for
-  // what nobody but its own computer had: it must not take anything from others.
-  const auto stands_for = [&](size_t other, size_t number) {
-    const PlainWrite& by = history.writes[other];
-    const End& end = ends[other];
-    if (by.kind != PlainWrite::Kind::kCell || !by.past.Has(number)) return false;
-    if (end.there) return true;
-    return (!end.how.empty() || !end.excuse.empty()) &&
-           (history.writes[number].held_at & ~Bit(by.site)) == 0;
-  };
   // The better of two endings.
   const auto rank = [](const End& end) {
     return end.there ? 3 : !end.how.empty() ? 2 : !end.excuse.empty() ? 1 : 0;
@@ -610,14 +600,21 @@ std::vector<Ledger::End> Ledger::Endings(const std::string& name, const History&
         best = end;
         if (!best.how.empty() && how != nullptr) best.how = how;
       };
+      // What replaced it stands for it. What was refused, or may be lost, does so only where
+      // nobody else had it: it must not take anything from others.
+      std::vector<std::pair<size_t, const char*>> replacing;
+      uint64_t others = write.held_at;
       for (size_t other = number + 1; other < count; ++other) {
         const PlainWrite& by = history.writes[other];
-        if (by.path == write.path && stands_for(other, number)) {
-          take(ends[other], "replaced knowingly");
+        if (by.kind != PlainWrite::Kind::kCell || !by.past.Has(number)) continue;
+        if (by.path == write.path && rank(ends[other]) > 0) others &= ~Bit(by.site);
+        if (by.path == write.path) replacing.emplace_back(other, "replaced knowingly");
+        if (deleted && by.path.empty() && by.value == "deleted") {
+          replacing.emplace_back(other, "deleted knowingly");
         }
-        if (deleted && by.path.empty() && by.value == "deleted" && stands_for(other, number)) {
-          take(ends[other], "deleted knowingly");
-        }
+      }
+      for (const auto& [other, how] : replacing) {
+        if (ends[other].there || others == 0) take(ends[other], how);
       }
       for (const size_t other : EqualsOf(history, number)) take(ends[other], nullptr);
       if (rank(best) <= rank(ends[number])) continue;

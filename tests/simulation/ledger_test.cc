@@ -184,6 +184,20 @@ TEST_F(LedgerTest, WhatWasRefusedStandsForNothingThatOthersHad) {
               ElementsAre(Pair("refused and shown", 2), Pair("replaced knowingly", 1)));
 }
 
+TEST_F(LedgerTest, WhatEachOfTwoCopiesReplacedAndWasRefusedIsNotLost) {
+  PlainRecord one;
+  Write(At(1), one, kName, "w1;", 10);
+  for (const size_t site : {1, 2}) {
+    ledger_.Observe(site, "m1", one);
+    PlainRecord own = one;
+    Write(At(site), own, kName, absl::StrCat("w", site + 1, ";"), 10 + site);
+    ledger_.Refused(site, "m1", kName, absl::StrCat("w", site + 1, ";"));
+  }
+  EXPECT_THAT(Check({}), IsEmpty());
+  ledger_.Observe(3, "m1", one);
+  EXPECT_THAT(Check({}), ElementsAre(HasSubstr("a write was lost: m1 field '3' = w1;")));
+}
+
 TEST_F(LedgerTest, WhatMayBeLostStandsForNothingThatOthersHave) {
   for (const bool others_have : {false, true}) {
     const std::string record = others_have ? "m2" : "m1";
