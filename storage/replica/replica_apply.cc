@@ -346,9 +346,10 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
   }
   // A hub that has gone back does not know them any more, and this node cannot tell what
   // they had replaced: an officer is to see them.
-  // The same where the record has left, once something was taken out: what remains shows less
-  // than it had seen, and would hide from the hub what the refused writes had replaced.
-  const bool gaps = hub_state == nullptr && !hub_seen.empty() && !refused.cells.empty();
+  // The same where the record has left, or is not at the hub, once something was taken out: what
+  // remains shows less than it had seen, and would hide from the hub what the refused writes had
+  // replaced.
+  const bool gaps = hub_state == nullptr && (!refused.cells.empty() || !lost.empty());
   const auto list_lost = [&](const CellPath& path, const std::optional<std::string>& value,
                              const std::string& actor, HybridTime written_at) {
     lost.push_back(
