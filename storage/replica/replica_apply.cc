@@ -381,10 +381,12 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
       }
       return !known;
     });
-    // It stays until it is dropped.
-    if (!later.state.cells.empty()) {
+    // What has left stays until it is dropped. What the hub has not got at all goes, as all of
+    // it is listed; where another hub has it, that one tells of it once more.
+    if (!later.state.cells.empty() || hub_seen.empty()) {
       std::erase_if(others, [&](const Cell& cell) { return !hub_seen.Covers(cell.version); });
     }
+    if (hub_seen.empty()) transaction.batch().Put(Table::kMeta, keys::kCursorsVoid, "");
   }
   if (settlements > 0) {
     absl::StrAppend(&refused.reason, " (with it went ", settlements, " settlements of conflicts)");

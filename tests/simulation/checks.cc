@@ -304,7 +304,10 @@ void Federation::CheckHello(Watch& watch, const v1::Hello& hello) {
     Fail(absl::StrCat(site.name, " connects again and again: ", site.quiet_hellos,
                       " times since all faults ended"));
   }
+  replicas_told_.insert(hello.replica());
   for (const v1::Cursor& cursor : hello.cursors()) {
+    // A stranger in a hub's name has a feed of its own.
+    if (!replicas_told_.contains(cursor.replica())) continue;
     const auto reached = site.reached.find({cursor.replica(), cursor.epoch(), cursor.scope()});
     if (cursor.sequence() <= (reached == site.reached.end() ? 0 : reached->second)) continue;
     Fail(absl::StrCat(site.name, " says to have more of a feed than it got: ", cursor.scope(), " ",
@@ -315,6 +318,7 @@ void Federation::CheckHello(Watch& watch, const v1::Hello& hello) {
 void Federation::CheckWelcome(Watch& watch, const v1::Welcome& welcome) {
   const Site& site = *sites_[watch.site[kAcceptor]];
   watch.welcome = welcome;
+  replicas_told_.insert(welcome.replica());
   if (welcome.shared()) return;
   const v1::Hello& hello = watch.hello;
   const v1::Cursor& cursor = welcome.cursor();

@@ -329,6 +329,7 @@ class Federation {
   uint64_t steps_ = 0;
   uint64_t texts_ = 100000;  // long enough never to come up by chance
   size_t backlog_most_ = 0;
+  std::set<uint64_t> replicas_told_;  // ids in a Hello or Welcome of a computer of the federation
   Ledger ledger_;
   std::vector<std::unique_ptr<Site>> sites_;
   std::set<std::pair<size_t, size_t>> divided_;
