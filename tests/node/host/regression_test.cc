@@ -661,6 +661,22 @@ TEST_F(RegressionTest, APendingResetDoesNotDeleteTheLastCopy) {
   EXPECT_EQ(values, all);
 }
 
+TEST_F(RegressionTest, WhatAHubThatIsBehindRefusedComesBackFromTheOther) {
+  Site hq2{"hq2", true, 9};
+  ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "italy"}, {kTextField, "by hq"}}).ok());
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  ASSERT_TRUE(italy.Put(kNote1, {{kHqField, "x"}}).ok());
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(Sync(italy, hq2).ok());
+  EXPECT_FALSE(italy.Has(kNote1)) << "all of it is listed";
+  EXPECT_EQ(italy.replica->ListRefused(0, 10)->size(), 3u);
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  EXPECT_EQ(italy.Text(kNote1, kTextField), "by hq") << "its cursor there was past that";
+  ASSERT_TRUE(Sync(hq2, hq).ok());
+  ASSERT_TRUE(Sync(italy, hq2).ok());
+  EXPECT_EQ(italy.Text(kNote1, kTextField), "by hq");
+  EXPECT_EQ(hq2.Text(kNote1, kHqField), "(none)");
+}
+
 TEST_F(RegressionTest, AResetKeepsTheConflictsThatTheNodeFound) {
   // A refusal lost a value of others that was only in the node's conflict log.
   ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "italy"}, {kTextField, "0"}}).ok());
