@@ -594,6 +594,8 @@ std::vector<Ledger::End> Ledger::Endings(const std::string& name, const History&
       // It stands still, in a record that is deleted.
       const bool deleted = !write.path.empty() && record != nullptr && !record->Live() &&
                            record->Value(write.path) == write.value;
+      const bool undone = write.path.empty() && write.value == "deleted" && record != nullptr &&
+                          record->Live() && record->Value("") == write.value;
       End best = ends[number];
       const auto take = [&](const End& end, const char* how) {
         if (rank(end) <= rank(best)) return;
@@ -609,6 +611,8 @@ std::vector<Ledger::End> Ledger::Endings(const std::string& name, const History&
         if (by.kind != PlainWrite::Kind::kCell || !by.past.Has(number)) continue;
         if (by.path == write.path && rank(ends[other]) > 0) others &= ~Bit(by.site);
         if (by.path == write.path) replacing.emplace_back(other, "replaced knowingly");
+        // An edit that came after a restoration keeps the record also where that was refused.
+        if (undone && ends[other].there) replacing.emplace_back(other, "undone knowingly");
         if (deleted && by.path.empty() && by.value == "deleted") {
           replacing.emplace_back(other, "deleted knowingly");
         }

@@ -132,6 +132,24 @@ TEST_F(LedgerTest, DeletedKnowinglyIsNotLost) {
   EXPECT_THAT(ledger_.endings(), ElementsAre(Pair("current", 1), Pair("deleted knowingly", 1)));
 }
 
+TEST_F(LedgerTest, AnEditAfterARefusedRestorationKeepsTheRecord) {
+  PlainRecords hub;
+  for (const bool knew : {false, true}) {
+    const std::string record = knew ? "m2" : "m1";
+    const uint64_t time = knew ? 20 : 10;
+    PlainRecord one;
+    Write(At(1), one, "", "deleted", time, record);
+    ledger_.Observe(0, record, one);
+    PlainRecord two = knew ? one : PlainRecord();
+    if (knew) Write(At(2), two, "", "restored", time + 1, record);
+    Write(At(2), two, kName, knew ? "w2;" : "w1;", time + 2, record);
+    ledger_.Refused(2, record, "", "restored");
+    hub[record] = one;
+    hub[record].cells[kName] = two.cells[kName];
+  }
+  EXPECT_THAT(Check(hub), ElementsAre(HasSubstr("a write was lost: m1 field '' = deleted")));
+}
+
 TEST_F(LedgerTest, RefusedWriteMustBeShown) {
   PlainRecord one;
   Write(At(1), one, kName, "w1;", 10);
