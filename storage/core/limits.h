@@ -49,9 +49,6 @@ inline constexpr size_t kAttemptsKept = 64;
 inline constexpr size_t kHubEpochsKept = 16;
 // So far apart hubs' clocks may be, in milliseconds, for what one met later to be later.
 inline constexpr uint64_t kHubClocksApartMsMax = 60'000;
-// An own stamp further ahead of the corrected wall clock, in milliseconds, is noted before a hub
-// is told of it.
-inline constexpr uint64_t kToldAheadMsMin = 1000;
 // Hubs of which a hub tells.
 inline constexpr size_t kHubsMax = 64;
 // Positions in hubs' feeds: those that a hub remembers of what peers have named, the last

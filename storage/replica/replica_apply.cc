@@ -394,9 +394,9 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
   // To have seen a later write of an id is to have seen all before it: what was refused
   // would count as replaced if it came back, from a backup or by way of another hub.
   if (taken_out.contains(identity_.replica)) ChangeIdentity();
-  const auto elsewhere = KnownElsewhere(*engine_.NewSnapshot(), hub.replica);
-  transaction.Note(elsewhere.status());
-  const HybridTime known_elsewhere = elsewhere.value_or(HybridTime{});
+  const auto acknowledged = HighestAcknowledged(*engine_.NewSnapshot(), hub.replica);
+  transaction.Note(acknowledged.status());
+  const HybridTime known_elsewhere = acknowledged.value_or(HybridTime{});
   std::map<Version, Version> renamed;
   std::set<HybridTime> used;
   for (const Cell& cell : later.state.cells) {

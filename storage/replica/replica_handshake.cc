@@ -315,7 +315,7 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
       told = std::max(told, DecodeAcknowledged(it->value()).farthest);
     }
     CHAPTER_RETURN_IF_ERROR(it->status());
-    CHAPTER_ASSIGN_OR_RETURN(const HybridTime own_high, HighestAcknowledged(*snapshot));
+    CHAPTER_ASSIGN_OR_RETURN(const HybridTime own_high, HighestAcknowledged(*snapshot, {}));
     const bool writes_not_ours =
         !options_.hub && welcome.highest_clock > own_high &&
         DecodeNumber(transaction.Get(Table::kMeta, keys::Stamp(welcome.highest_clock))) !=
@@ -345,8 +345,7 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
     } else if (options_.ahead_max_ms && !options_.hub) {
       const HybridTime limit = HybridTime::FromWall(
           std::max(welcome.clock.wall_ms, welcome.clock.hybrid.wall_ms()) + welcome.ahead_max_ms);
-      CHAPTER_ASSIGN_OR_RETURN(const HybridTime again_above,
-                               AgainAbove(*snapshot, hub.replica, limit));
+      const HybridTime again_above = AgainAbove(limit, own_high);
       CHAPTER_ASSIGN_OR_RETURN(const OwnStamps own, FindOwnStamps(limit, again_above));
       if (clock_.last() > limit && !own.again) {
         // Learnt from others, or of records that others have stamped ahead as well. What
