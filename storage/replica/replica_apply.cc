@@ -432,8 +432,8 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
   if (refused.written_at != HybridTime{} && !erased) PutRefused(transaction, std::move(refused));
   held->meta.origin = {};
   if (hub_state == nullptr) {
-    // A hub that has never had it, or has lost it, gets what others wrote; to one where it
-    // has left there is nothing to send but later writes.
+    // Where no value was taken out, a hub that has never had it, or has lost it, gets what others
+    // wrote; else there is nothing to send but later writes.
     const bool known = gaps || (!hub_seen.empty() &&
                                 std::all_of(others.begin(), others.end(), [&](const Cell& cell) {
                                   return hub_seen.Covers(cell.version);

@@ -586,6 +586,16 @@ std::vector<Ledger::End> Ledger::Endings(const std::string& name, const History&
   const auto rank = [](const End& end) {
     return end.there ? 3 : !end.how.empty() ? 2 : !end.excuse.empty() ? 1 : 0;
   };
+  const auto restored_between = [&](size_t deletion, size_t edit) {
+    for (size_t number = deletion + 1; number < edit; ++number) {
+      const PlainWrite& write = history.writes[number];
+      if (write.path.empty() && write.value == "restored" && write.past.Has(deletion) &&
+          history.writes[edit].past.Has(number)) {
+        return true;
+      }
+    }
+    return false;
+  };
   for (bool more = true; more;) {
     more = false;
     for (size_t number = count; number-- > 0;) {
@@ -612,7 +622,9 @@ std::vector<Ledger::End> Ledger::Endings(const std::string& name, const History&
         if (by.path == write.path && rank(ends[other]) > 0) others &= ~Bit(by.site);
         if (by.path == write.path) replacing.emplace_back(other, "replaced knowingly");
         // An edit that came after a restoration keeps the record also where that was refused.
-        if (undone && ends[other].there) replacing.emplace_back(other, "undone knowingly");
+        if (undone && ends[other].there && restored_between(number, other)) {
+          replacing.emplace_back(other, "undone knowingly");
+        }
         if (deleted && by.path.empty() && by.value == "deleted") {
           replacing.emplace_back(other, "deleted knowingly");
         }

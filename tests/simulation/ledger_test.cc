@@ -134,20 +134,22 @@ TEST_F(LedgerTest, DeletedKnowinglyIsNotLost) {
 
 TEST_F(LedgerTest, AnEditAfterARefusedRestorationKeepsTheRecord) {
   PlainRecords hub;
-  for (const bool knew : {false, true}) {
-    const std::string record = knew ? "m2" : "m1";
-    const uint64_t time = knew ? 20 : 10;
+  // Who edits m1 did not know of the deletion, who edits m2 did, who edits m3 had restored it.
+  for (const size_t number : {1, 2, 3}) {
+    const std::string record = absl::StrCat("m", number);
+    const uint64_t time = 10 * number;
     PlainRecord one;
     Write(At(1), one, "", "deleted", time, record);
     ledger_.Observe(0, record, one);
-    PlainRecord two = knew ? one : PlainRecord();
-    if (knew) Write(At(2), two, "", "restored", time + 1, record);
-    Write(At(2), two, kName, knew ? "w2;" : "w1;", time + 2, record);
+    PlainRecord two = number > 1 ? one : PlainRecord();
+    if (number == 3) Write(At(2), two, "", "restored", time + 1, record);
+    Write(At(2), two, kName, absl::StrCat("w", number, ";"), time + 2, record);
     ledger_.Refused(2, record, "", "restored");
     hub[record] = one;
     hub[record].cells[kName] = two.cells[kName];
   }
-  EXPECT_THAT(Check(hub), ElementsAre(HasSubstr("a write was lost: m1 field '' = deleted")));
+  EXPECT_THAT(Check(hub), ElementsAre(HasSubstr("a write was lost: m1 field '' = deleted"),
+                                      HasSubstr("a write was lost: m2 field '' = deleted")));
 }
 
 TEST_F(LedgerTest, RefusedWriteMustBeShown) {
