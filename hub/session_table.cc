@@ -43,7 +43,7 @@ std::optional<Authorized> SessionTable::Decide(uint64_t serial, Admission who,
                                                const std::function<void(Authorized)>& done) {
   absl::MutexLock lock(&mutex_);
   const auto self = live_.find(serial);
-  if (self == live_.end()) return std::nullopt;
+  if (self == live_.end() || self->second.over) return std::nullopt;
   std::vector<Live*> earlier;
   for (auto& [other, live] : live_) {
     if (other == serial || live.replica != who.replica) continue;
@@ -78,25 +78,32 @@ void SessionTable::Progress(const node::SessionView& view) {
 }
 
 void SessionTable::Ended(uint64_t serial) {
-  std::vector<std::function<void()>> when_ended;
   std::optional<NodeId> met;
   node::PeerMemory memory;
   {
     absl::MutexLock lock(&mutex_);
     const auto it = live_.find(serial);
     if (it == live_.end()) return;
+    it->second.over = true;
     if (it->second.view.peer.replica != ReplicaId{} && !it->second.view.peer.hub) {
       met = it->second.node;
       memory.replica = it->second.view.peer.replica;
       memory.last_contact_ms = it->second.view.last_in_ms;
       memory.acknowledged = it->second.view.acknowledged;
     }
-    when_ended.swap(it->second.when_ended);
-    live_.erase(it);
   }
+  // Before the session goes from the list, or the node would for a moment be one that never came.
   if (met) {
     // For status only: what stands in the way of it stands in the way of more.
     node::SavePeerMemory(replica_, MemoryKey(*met), memory).IgnoreError();
+  }
+  std::vector<std::function<void()>> when_ended;
+  {
+    absl::MutexLock lock(&mutex_);
+    const auto it = live_.find(serial);
+    if (it == live_.end()) return;
+    when_ended.swap(it->second.when_ended);
+    live_.erase(it);
   }
   for (const auto& call : when_ended) call();
 }

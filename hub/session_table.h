@@ -73,6 +73,7 @@ class SessionTable {
     std::optional<storage::NodeId> node;  // once it is known who it is
     std::optional<storage::ReplicaId> replica;
     node::SessionView view;
+    bool over = false;  // and what is remembered of it is being written
     std::vector<std::function<void()>> when_ended;
   };
 

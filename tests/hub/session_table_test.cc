@@ -5,9 +5,11 @@
 #include "hub/session_table.h"
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <set>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include <gmock/gmock.h>
@@ -107,6 +109,52 @@ TEST_F(SessionTableTest, AReadySessionIsListedAndThenRemembered) {
   EXPECT_TRUE(table_.Ready().empty());
   EXPECT_EQ(table_.Remembered(Node(1)).replica, kReplica);
   EXPECT_NE(table_.Remembered(Node(1)).last_contact_ms, 0u);
+}
+
+// Calls before each write.
+class WatchedEngine final : public storage::Engine {
+ public:
+  explicit WatchedEngine(storage::Engine& engine) : engine_(engine) {}
+  absl::Status Write(const storage::WriteBatch& batch) override {
+    if (before_write) before_write();
+    return engine_.Write(batch);
+  }
+  absl::Status Sync() override { return engine_.Sync(); }
+  absl::StatusOr<std::string> Get(storage::Table table, std::string_view key) const override {
+    return engine_.Get(table, key);
+  }
+  std::unique_ptr<storage::Snapshot> NewSnapshot() const override { return engine_.NewSnapshot(); }
+  absl::Status Scrub(storage::Table table, std::string_view lower,
+                     std::string_view upper) override {
+    return engine_.Scrub(table, lower, upper);
+  }
+  std::function<void()> before_write;
+
+ private:
+  storage::Engine& engine_;
+};
+
+TEST_F(SessionTableTest, ASessionIsListedUntilItIsRemembered) {
+  WatchedEngine watched(hub_.engine);
+  const auto replica = storage::Replica::Open(watched, hub_.environment, hub_.options);
+  ASSERT_TRUE(replica.ok()) << replica.status();
+  SessionTable table(**replica);
+  const Peer peer = Come(table, 1, kReplica);
+  ASSERT_TRUE(peer.welcomed());
+  int writes = 0;
+  watched.before_write = [&] {
+    ++writes;
+    EXPECT_EQ(table.Ready().count(Node(1)), 1u);
+    EXPECT_EQ(table.Remembered(Node(1)).last_contact_ms, 0u);
+    // Too late: it is over.
+    table.Admit(peer.host->serial(), {Node(1), kReplica, {}, "late"},
+                [](const node::Authorized&) { ADD_FAILURE() << "answered"; });
+  };
+  peer.host->Stop(absl::CancelledError("done"));
+  executor_.Run();
+  EXPECT_EQ(writes, 1);
+  EXPECT_TRUE(table.Ready().empty());
+  EXPECT_NE(table.Remembered(Node(1)).last_contact_ms, 0u);
 }
 
 TEST_F(SessionTableTest, ASecondSessionIsAnsweredOnceTheFirstHasEnded) {
