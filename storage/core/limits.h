@@ -37,9 +37,9 @@ inline constexpr size_t kScopesMax = 1024;
 inline constexpr size_t kScopeBytesMax = 64;
 // How deep following goes: a response follows a delivery follows a member is two.
 inline constexpr int kFollowDepthMax = 4;
-// How far ahead of one hub's clock the stamps that another hub has acknowledged may be to be
-// waited for, in milliseconds: as long as people wait without asking. Those further ahead are
-// stamped again, at the risk of a false alarm.
+// How far ahead of one hub's clock the stamps that another hub has acknowledged, or was told, may
+// be to be waited for, in milliseconds: as long as people wait without asking. Those further ahead
+// are stamped again, at the risk of a false alarm.
 inline constexpr uint64_t kAcknowledgedAheadMsMax = 600'000;
 // Sessions that a replica remembers: those that one hub has welcomed, so that a hub that went
 // back is found out, and those that none has, which a hub may have accepted all the same.
@@ -49,6 +49,9 @@ inline constexpr size_t kAttemptsKept = 64;
 inline constexpr size_t kHubEpochsKept = 16;
 // So far apart hubs' clocks may be, in milliseconds, for what one met later to be later.
 inline constexpr uint64_t kHubClocksApartMsMax = 60'000;
+// An own stamp further ahead of the corrected wall clock, in milliseconds, is noted before a hub
+// is told of it.
+inline constexpr uint64_t kToldAheadMsMin = 1000;
 // Hubs of which a hub tells.
 inline constexpr size_t kHubsMax = 64;
 // Positions in hubs' feeds: those that a hub remembers of what peers have named, the last

@@ -68,6 +68,7 @@ std::string Encode(const AcknowledgedValue& value) {
   AppendFixed64(value.through.value, out);
   AppendFixed64(value.farthest.value, out);
   AppendFixed64(value.own_high.ticks, out);
+  AppendFixed64(value.told_high.ticks, out);
   AppendFixed64(value.as.value, out);
   AppendSessions(value.sessions, out);
   return out;
@@ -80,6 +81,7 @@ AcknowledgedValue DecodeAcknowledged(std::string_view bytes) {
   value.through = {in.Fixed64()};
   value.farthest = {in.Fixed64()};
   value.own_high = {in.Fixed64()};
+  value.told_high = {in.Fixed64()};
   value.as = {in.Fixed64()};
   value.sessions = ReadSessions(in, kSessionsKept);
   return in.ok() ? value : AcknowledgedValue{};
@@ -92,6 +94,18 @@ absl::StatusOr<HybridTime> HighestAcknowledged(const Snapshot& snapshot,
   for (it->SeekToFirst(); it->Valid(); it->Next()) {
     if (besides && it->key() == keys::Acknowledged(*besides)) continue;
     highest = std::max(highest, DecodeAcknowledged(it->value()).own_high);
+  }
+  CHAPTER_RETURN_IF_ERROR(it->status());
+  return highest;
+}
+
+absl::StatusOr<HybridTime> HighestElsewhere(const Snapshot& snapshot, ReplicaId besides) {
+  HybridTime highest;
+  auto it = snapshot.NewIterator(Table::kMeta, "a", "b");
+  for (it->SeekToFirst(); it->Valid(); it->Next()) {
+    if (it->key() == keys::Acknowledged(besides)) continue;
+    const AcknowledgedValue value = DecodeAcknowledged(it->value());
+    highest = std::max({highest, value.own_high, value.told_high});
   }
   CHAPTER_RETURN_IF_ERROR(it->status());
   return highest;

@@ -28,6 +28,7 @@ struct AcknowledgedValue {
   Sequence through;
   Sequence farthest;  // the same, but never less than before
   HybridTime own_high;
+  HybridTime told_high;            // of own stamps that were ahead: the highest told
   ReplicaId as;                    // this replica's id at that time
   std::vector<uint64_t> sessions;  // that the hub has welcomed, the last ones
 };
@@ -36,6 +37,8 @@ AcknowledgedValue DecodeAcknowledged(std::string_view bytes);
 // The highest own clock that any hub but `besides` has acknowledged.
 absl::StatusOr<HybridTime> HighestAcknowledged(const Snapshot& snapshot,
                                                std::optional<ReplicaId> besides);
+// Or that any hub but `besides` may have: acknowledged, or told to it ahead of the wall clock.
+absl::StatusOr<HybridTime> HighestElsewhere(const Snapshot& snapshot, ReplicaId besides);
 
 // Sessions by their ids, in their order, the last at the end.
 void AppendSessions(const std::vector<uint64_t>& sessions, std::string& out);

@@ -353,7 +353,14 @@ class Replica {
   absl::StatusOr<bool> DroppedFor(const NodeId& hub, Epoch epoch) const
       ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   // Of own stamps those above this are made again where the hub takes stamps up to `limit`.
-  static HybridTime AgainAbove(HybridTime limit, HybridTime own_high);
+  absl::StatusOr<HybridTime> AgainAbove(const Snapshot& snapshot, ReplicaId hub,
+                                        HybridTime limit) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  // The highest own stamp that any hub but this may have.
+  absl::StatusOr<HybridTime> KnownElsewhere(const Snapshot& snapshot, ReplicaId hub) const
+      ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  // At a node, before `hub` is told of own stamps up to `own_high`: remembers it, and writes down
+  // one that is ahead of the wall clock. Durable on return.
+  absl::Status NoteTold(const PeerIdentity& hub, HybridTime own_high);
   void AnswerPusher(Transaction& transaction, const ApplyRequest& request, ApplyResult& result)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   FeedItem MakeItem(const RecordKey& key, const StoredRecord& stored, const PeerIdentity& peer,
@@ -380,6 +387,9 @@ class Replica {
   // that hub went back in between it has the later one and not the earlier.
   std::deque<FeedCursor> reached_ ABSL_GUARDED_BY(mutex_);
   uint64_t reached_count_ ABSL_GUARDED_BY(mutex_) = 0;  // with those that went
+  // At a node: the highest own stamp that each hub was told since the start. One that is ahead of
+  // the wall clock is on disk as well.
+  std::map<ReplicaId, HybridTime> told_ ABSL_GUARDED_BY(mutex_);
   uint64_t refused_last_ ABSL_GUARDED_BY(mutex_) = 0;
   std::map<EntityNumber, uint64_t> live_counts_ ABSL_GUARDED_BY(mutex_);
   // Commits that left bytes to be scrubbed, and how many of them are dealt with.

@@ -184,6 +184,9 @@ absl::StatusOr<FeedPage> Replica::ReadFeed(const FeedRequest& request) {
     page.held_back.assign(held_back.begin(), held_back.end());
     if (page.last > request.after) page.mark = MarkAt(*snapshot, page.last);
   }
+  HybridTime own_high;
+  for (const FeedItem& item : page.items) own_high = std::max(own_high, item.own_high);
+  CHAPTER_RETURN_IF_ERROR(NoteTold(request.peer, own_high));
   CHAPTER_RETURN_IF_ERROR(EnsureDurable(durable));
   return page;
 }
@@ -238,6 +241,9 @@ absl::StatusOr<RecordsPage> Replica::ReadRecords(const RecordsRequest& request) 
     if (!batch.empty()) CHAPTER_RETURN_IF_ERROR(engine_.Write(batch));
     durable = last_sequence_;
   }
+  HybridTime own_high;
+  for (const FeedItem& item : page.items) own_high = std::max(own_high, item.own_high);
+  CHAPTER_RETURN_IF_ERROR(NoteTold(request.peer, own_high));
   CHAPTER_RETURN_IF_ERROR(EnsureDurable(durable));
   return page;
 }

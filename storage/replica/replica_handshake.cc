@@ -345,7 +345,8 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
     } else if (options_.ahead_max_ms && !options_.hub) {
       const HybridTime limit = HybridTime::FromWall(
           std::max(welcome.clock.wall_ms, welcome.clock.hybrid.wall_ms()) + welcome.ahead_max_ms);
-      const HybridTime again_above = AgainAbove(limit, own_high);
+      CHAPTER_ASSIGN_OR_RETURN(const HybridTime again_above,
+                               AgainAbove(*snapshot, hub.replica, limit));
       CHAPTER_ASSIGN_OR_RETURN(const OwnStamps own, FindOwnStamps(limit, again_above));
       if (clock_.last() > limit && !own.again) {
         // Learnt from others, or of records that others have stamped ahead as well. What

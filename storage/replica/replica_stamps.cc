@@ -32,8 +32,8 @@ absl::StatusOr<bool> Replica::SendWaiting(const PeerIdentity& hub, HybridTime li
       return false;
     }
     Transaction transaction(engine_, options_);
-    CHAPTER_ASSIGN_OR_RETURN(const HybridTime own_high, HighestAcknowledged(*snapshot, {}));
-    const HybridTime again_above = AgainAbove(limit, own_high);
+    CHAPTER_ASSIGN_OR_RETURN(const HybridTime again_above,
+                             AgainAbove(*snapshot, hub.replica, limit));
     for (size_t sent = 0; it->Valid(); it->Next()) {
       if (it->value() != EncodeWaiting(hub.node)) continue;
       if (sent == kBatchWritesMax) break;
@@ -77,12 +77,53 @@ absl::StatusOr<bool> Replica::SendWaiting(const PeerIdentity& hub, HybridTime li
   return restart;
 }
 
-HybridTime Replica::AgainAbove(HybridTime limit, HybridTime own_high) {
-  // What a hub has acknowledged others may have seen, and under a new stamp it could show as
-  // a conflict: where waiting helps, this hub waits for it.
-  const bool wait =
-      own_high > limit && own_high.wall_ms() <= limit.wall_ms() + kAcknowledgedAheadMsMax;
-  return wait ? own_high : limit;
+absl::StatusOr<HybridTime> Replica::AgainAbove(const Snapshot& snapshot, ReplicaId hub,
+                                               HybridTime limit) const {
+  // What a hub has acknowledged others may have seen, also what another hub was told and did not
+  // answer; and under a new stamp it could show as a conflict: where waiting helps, it waits.
+  CHAPTER_ASSIGN_OR_RETURN(const HybridTime acknowledged, HighestAcknowledged(snapshot, {}));
+  CHAPTER_ASSIGN_OR_RETURN(const HybridTime elsewhere, KnownElsewhere(snapshot, hub));
+  HybridTime again_above = limit;
+  if (acknowledged.wall_ms() <= limit.wall_ms() + kAcknowledgedAheadMsMax) {
+    again_above = std::max(again_above, acknowledged);
+  }
+  // Nobody may have it, to bring this hub's clock up to it: only its wall clock ends the wait. This
+  // computer's is corrected by it.
+  if (elsewhere.wall_ms() <= WallMs() + kAcknowledgedAheadMsMax) {
+    again_above = std::max(again_above, elsewhere);
+  }
+  return again_above;
+}
+
+absl::StatusOr<HybridTime> Replica::KnownElsewhere(const Snapshot& snapshot, ReplicaId hub) const {
+  CHAPTER_ASSIGN_OR_RETURN(HybridTime highest, HighestElsewhere(snapshot, hub));
+  for (const auto& [other, own_high] : told_) {
+    if (other != hub) highest = std::max(highest, own_high);
+  }
+  return highest;
+}
+
+absl::Status Replica::NoteTold(const PeerIdentity& hub, HybridTime own_high) {
+  if (options_.hub || !hub.hub || own_high == HybridTime{}) return absl::OkStatus();
+  {
+    absl::MutexLock lock(&mutex_);
+    HybridTime& told = told_[hub.replica];
+    told = std::max(told, own_high);
+    if (own_high.wall_ms() <= WallMs() + kToldAheadMsMin) return absl::OkStatus();
+    AcknowledgedValue value;
+    if (auto bytes = engine_.Get(Table::kMeta, keys::Acknowledged(hub.replica)); bytes.ok()) {
+      value = DecodeAcknowledged(*bytes);
+    } else if (!absl::IsNotFound(bytes.status())) {
+      return bytes.status();
+    }
+    if (value.hub_epoch != hub.epoch) value = {.hub_epoch = hub.epoch};
+    if (own_high <= value.told_high) return absl::OkStatus();
+    value.told_high = own_high;
+    WriteBatch batch;
+    batch.Put(Table::kMeta, keys::Acknowledged(hub.replica), Encode(value));
+    CHAPTER_RETURN_IF_ERROR(engine_.Write(batch));
+  }
+  return engine_.Sync();
 }
 
 absl::StatusOr<uint64_t> Replica::CountWaiting(const NodeId& hub) const {
