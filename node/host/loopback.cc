@@ -31,7 +31,8 @@ void Loopback::Tick() {
   for (const size_t side : {kInitiator, kAcceptor}) {
     if (ended()) return;
     const storage::Replica& replica = sides_[side].replica;
-    Deliver(side, node::Tick{replica.Clock(), replica.epoch()});
+    const bool shared = side == kAcceptor && replica.IsShared(sides_[side].session.peer().replica);
+    Deliver(side, node::Tick{replica.Clock(), replica.epoch(), shared});
   }
 }
 

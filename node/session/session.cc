@@ -125,6 +125,7 @@ void Session::On(const HelloReady& event) {
   hello.set_session(config_.id);
   hello.mutable_attempts()->Add(hello_.attempts.begin(), hello_.attempts.end());
   for (const storage::Epoch& epoch : hello_.past_epochs) hello.add_past_epochs(epoch.value);
+  for (const storage::ReplicaId& id : hello_.former) hello.add_former(id.value);
   state_ = State::kHello;
   hello_sent_ms_ = now_ms_;
   Send(std::move(message));
@@ -141,6 +142,11 @@ void Session::TakeHello(const v1::Hello& hello) {
     return End(absl::InvalidArgumentError(
         absl::StrCat("a Hello with ", cursors, " cursors and ", hello.entities_size(),
                      " entities is over the limit of ", kCursorsMax)));
+  }
+  if (static_cast<size_t>(hello.former_size()) > storage::kFormerIdsTold) {
+    return End(absl::InvalidArgumentError(absl::StrCat("a Hello with ", hello.former_size(),
+                                                       " former replica ids is over the limit of ",
+                                                       storage::kFormerIdsTold)));
   }
   if (static_cast<size_t>(hello.past_epochs_size()) > kPastEpochsMax) {
     return End(absl::InvalidArgumentError(
@@ -185,6 +191,7 @@ void Session::TakeHello(const v1::Hello& hello) {
   hello_.session = hello.session();
   hello_.attempts.assign(hello.attempts().begin(), hello.attempts().end());
   for (const uint64_t epoch : hello.past_epochs()) hello_.past_epochs.push_back({epoch});
+  for (const uint64_t id : hello.former()) hello_.former.push_back({id});
   state_ = State::kHello;
   effects_.push_back(Authorize{peer_.node, hello.credential(), peer_.hub});
 }
@@ -217,6 +224,7 @@ void Session::On(const PeerAccepted& event) {
                                   storage::ToHex(peer_.replica.value),
                                   " as well, or this one has gone back; it is to take another"));
     welcome.set_shared(true);
+    told_shared_ = true;
     *welcome.mutable_clock() = ToProto(event.clock);
     welcome.set_ahead_max_ms(config_.ahead_max_ms);
     return Send(std::move(message));  // and the peer ends the session
@@ -312,6 +320,7 @@ void Session::On(const HubJoined& event) {
     notes_.push_back(joined.restart_reason);
     return End(absl::AbortedError(joined.restart_reason), true);
   }
+  anew_ = joined.anew;
   outbound_.push_back({.scope = Scope::All(),
                        .position = joined.start,
                        .told = joined.start,
@@ -960,6 +969,9 @@ void Session::On(const Tick& event) {
   }
   if (own_epoch_ != storage::Epoch{} && event.epoch != own_epoch_) {
     return End(absl::AbortedError("this replica has begun a new epoch"), true);
+  }
+  if (event.shared && !told_shared_) {
+    return End(absl::AbortedError("another computer has used this replica id"), true);
   }
   if (state_ != State::kReady) return;
   if (now_ms_ >= last_pulse_ms_ && now_ms_ - last_pulse_ms_ < kPulseEveryMs) return;

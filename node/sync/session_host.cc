@@ -134,7 +134,9 @@ void SessionHost::Tick() {
           fmt::format("no session after {} ms", self->options_.handshake_ms_max))});
     }
     const storage::Replica& replica = self->group_.replica_;
-    self->Handle(node::Tick{replica.Clock(), replica.epoch()});
+    const bool shared =
+        !self->options_.config.initiator && replica.IsShared(self->session_.peer().replica);
+    self->Handle(node::Tick{replica.Clock(), replica.epoch(), shared});
   });
 }
 

@@ -45,6 +45,9 @@ inline constexpr uint64_t kAcknowledgedAheadMsMax = 600'000;
 // back is found out, and those that none has, which a hub may have accepted all the same.
 inline constexpr size_t kSessionsKept = 16;
 inline constexpr size_t kAttemptsKept = 64;
+// Ids that a node gave up, of which it tells hubs, the last ones: whoever comes as one of them is
+// another computer, or has gone back.
+inline constexpr size_t kFormerIdsTold = 64;
 // Epochs of a hub before the present one, of which a peer tells it.
 inline constexpr size_t kHubEpochsKept = 16;
 // So far apart hubs' clocks may be, in milliseconds, for what one met later to be later.

@@ -66,6 +66,7 @@ struct HelloFacts {
   uint64_t session = 0;            // random; 0: not remembered
   std::vector<uint64_t> attempts;  // sessions not welcomed, this one included
   std::vector<Epoch> past_epochs;  // of hubs that it has met in a later one
+  std::vector<ReplicaId> former;   // ids that it wrote under and gave up, the last ones
 };
 
 // A hub, the epoch that it is in, and some that are over.
@@ -146,6 +147,7 @@ struct JoinedHub {
   bool restart = false;
   std::string restart_reason;
   Sequence start;                      // push the feed of all from here
+  Sequence anew;                       // up to here whole records: the hub may lack any cell
   std::vector<RecordKey> ask_whole;    // refused records whose hub state is still to come
   std::vector<DroppedRecord> dropped;  // drops that the hub has not noted
 };
@@ -157,7 +159,7 @@ struct FeedRequest {
   // The peer holds what this replica's feed told up to here: older cells may be
   // left out of records.
   Sequence since;
-  Sequence anew;  // as in AcceptedPeer
+  Sequence anew;  // as in AcceptedPeer or JoinedHub
   size_t bytes_max = 0;
   size_t records_max = 0;
 };

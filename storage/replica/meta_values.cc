@@ -69,6 +69,7 @@ std::string Encode(const AcknowledgedValue& value) {
   AppendFixed64(value.farthest.value, out);
   AppendFixed64(value.own_high.ticks, out);
   AppendFixed64(value.told_high.ticks, out);
+  AppendFixed64(value.anew.value, out);
   AppendFixed64(value.as.value, out);
   AppendSessions(value.sessions, out);
   return out;
@@ -82,6 +83,7 @@ AcknowledgedValue DecodeAcknowledged(std::string_view bytes) {
   value.farthest = {in.Fixed64()};
   value.own_high = {in.Fixed64()};
   value.told_high = {in.Fixed64()};
+  value.anew = {in.Fixed64()};
   value.as = {in.Fixed64()};
   value.sessions = ReadSessions(in, kSessionsKept);
   return in.ok() ? value : AcknowledgedValue{};

@@ -29,6 +29,7 @@ struct AcknowledgedValue {
   Sequence farthest;  // the same, but never less than before
   HybridTime own_high;
   HybridTime told_high;            // of own stamps that were ahead: the highest told
+  Sequence anew;                   // up to here the hub is told whole records
   ReplicaId as;                    // this replica's id at that time
   std::vector<uint64_t> sessions;  // that the hub has welcomed, the last ones
 };

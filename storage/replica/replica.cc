@@ -162,6 +162,8 @@ absl::Status Replica::Load() {
   identity_.clock_offset_ms = static_cast<int64_t>(in.Fixed64());
   const size_t own = in.Count(1 << 20, 8);
   for (size_t i = 0; i < own; ++i) identity_.own.push_back({in.Fixed64()});
+  const size_t copied = in.Count(1 << 20, 8);
+  for (size_t i = 0; i < copied; ++i) identity_.copied.push_back({in.Fixed64()});
   CHAPTER_ASSIGN_OR_RETURN(const std::string state, engine_.Get(Table::kMeta, keys::kState));
   Reader state_in(state);
   clock_ = HybridClock({state_in.Fixed64()});
@@ -205,6 +207,7 @@ absl::Status Replica::Load() {
     if (IsPlanted(Planted::kVersionsReused)) {
       identity_.epoch = {environment_.Random() | 1};
     } else {
+      identity_.copied.push_back(identity_.replica);
       NewIdentity(true);
     }
     WriteBatch batch;
@@ -295,6 +298,8 @@ std::string Replica::EncodeIdentity() const {
   AppendFixed64(static_cast<uint64_t>(identity_.clock_offset_ms), out);
   AppendVarint(identity_.own.size(), out);
   for (const ReplicaId& id : identity_.own) AppendFixed64(id.value, out);
+  AppendVarint(identity_.copied.size(), out);
+  for (const ReplicaId& id : identity_.copied) AppendFixed64(id.value, out);
   return out;
 }
 

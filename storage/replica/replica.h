@@ -158,6 +158,9 @@ class Replica {
   // anew each time that it is opened or finds out that it went back.
   ReplicaId writer_id() const;
   Epoch epoch() const;
+  // At a hub: whether it is known that two computers use this replica id, or one that has gone
+  // back.
+  bool IsShared(ReplicaId replica) const;
   // The hub's clock less this computer's, in milliseconds.
   int64_t clock_offset_ms() const;
   // Corrected wall clock and hybrid clock.
@@ -263,7 +266,9 @@ class Replica {
   struct Identity {
     ReplicaId replica;  // whose feed it is, and at a node who writes
     Epoch epoch;
-    std::vector<ReplicaId> own;  // every id ever used here, this one included
+    std::vector<ReplicaId> own;  // every id ever used here, this one included, in their order
+    // Of these, what the folders were in use as of which this one was found to be a copy.
+    std::vector<ReplicaId> copied;
     int64_t clock_offset_ms = 0;
   };
 

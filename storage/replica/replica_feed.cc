@@ -157,7 +157,8 @@ absl::StatusOr<FeedPage> Replica::ReadFeed(const FeedRequest& request) {
         }
         entered = stored.meta.Position(request.scope)->entered > request.since;
       }
-      const bool anew = sequence <= request.anew;
+      // Also what was changed again since, as long as the peer is not past what it may lack.
+      const bool anew = sequence <= request.anew || request.since < request.anew;
       bool refused = false;
       if (any_refused) {
         auto reset = snapshot->Get(Table::kMeta, keys::Reset(key));
@@ -168,7 +169,7 @@ absl::StatusOr<FeedPage> Replica::ReadFeed(const FeedRequest& request) {
           return reset.status();
         }
       }
-      if ((stored.meta.origin == request.peer.replica && !anew) || refused) {
+      if ((stored.meta.origin == request.peer.replica && !(anew && options_.hub)) || refused) {
         ++page.skipped;
         continue;
       }

@@ -48,6 +48,13 @@ absl::StatusOr<HelloFacts> Replica::SayHello(uint64_t session) {
     hello.replica = identity_.replica;
     hello.epoch = identity_.epoch;
     hello.clock = {WallMs(), clock_.last()};
+    const auto& copied = identity_.copied;
+    for (auto id = identity_.own.rbegin(); !options_.hub && id != identity_.own.rend(); ++id) {
+      if (hello.former.size() == kFormerIdsTold) break;
+      if (*id == identity_.replica) continue;
+      if (std::find(copied.begin(), copied.end(), *id) != copied.end()) continue;
+      hello.former.push_back(*id);
+    }
   }
   hello.node = options_.node;
   hello.hub = options_.hub;
@@ -100,6 +107,11 @@ FeedCursor Replica::CursorIn(ReplicaId peer, bool peer_is_hub, const Scope& scop
   return cursor;
 }
 
+bool Replica::IsShared(ReplicaId replica) const {
+  const auto bytes = engine_.Get(Table::kMeta, keys::SessionsOf(replica));
+  return bytes.ok() && DecodeSessions(*bytes).shared;
+}
+
 Sequence Replica::AcknowledgedBy(ReplicaId hub) const {
   auto bytes = engine_.Get(Table::kMeta, keys::Acknowledged(hub));
   return bytes.ok() ? DecodeAcknowledged(*bytes).through : Sequence{};
@@ -145,13 +157,6 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
                       hello.session == 0 || contains(hello.attempts);
     for (const Acknowledgement& theirs : hello.acknowledged) {
       if (theirs.hub != identity_.replica || theirs.epoch != identity_.epoch) continue;
-      // Whoever comes as the former self of a node that has gone on has gone back.
-      if (theirs.as != peer.replica &&
-          CursorIn(theirs.as, peer.hub, Scope::All()).epoch == peer.epoch) {
-        SessionsValue former = sessions_of(theirs.as);
-        former.shared = true;
-        batch.Put(Table::kMeta, keys::SessionsOf(theirs.as), Encode(former));
-      }
       if (CursorIn(theirs.as, peer.hub, Scope::All()).sequence < theirs.through) {
         acknowledged_more = true;
       } else if (theirs.as != peer.replica && !known) {
@@ -163,6 +168,14 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
         // This replica has welcomed a later one, and forgotten it.
         rolled_back |= theirs.sessions.back() != sessions.last;
       }
+    }
+    // Whoever comes as the former self of a node that has gone on has gone back, or is a copy.
+    for (const ReplicaId& id : hello.former) {
+      SessionsValue former = sessions_of(id);
+      if (id == peer.replica || former.shared) continue;
+      if (former.node != NodeId{} && former.node != peer.node) continue;
+      former.shared = true;
+      batch.Put(Table::kMeta, keys::SessionsOf(id), Encode(former));
     }
     std::vector<Scope> scopes(peer.scopes.begin(), peer.scopes.end());
     if (peer.hub) scopes = {Scope::All()};
@@ -433,6 +446,10 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
       batch.Put(Table::kMeta, entities_key, entities);
       if (entities_known.ok()) joined.start = {};
     }
+    // A hub without a cursor, or with a void one, may lack what a partial record would leave out,
+    // and claim to have seen it.
+    if (joined.start == Sequence{}) acknowledged.anew = last_sequence_;
+    joined.anew = acknowledged.anew;
     acknowledged.through = joined.start;
     acknowledged.farthest = std::max(acknowledged.farthest, acknowledged.through);
     acknowledged.as = identity_.replica;

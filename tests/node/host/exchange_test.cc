@@ -450,6 +450,20 @@ TEST_F(BadPeerTest, AHelloNamesAtMostSoManyEpochsThatAreOver) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("1025 epochs that are over is over the"));
 }
 
+TEST_F(BadPeerTest, AHelloNamesAtMostSoManyFormerIds) {
+  Session session(TestConfig(hq, false));
+  v1::SyncMessage hello;
+  hello.mutable_hello()->set_version_min(1);
+  hello.mutable_hello()->set_version_max(1);
+  for (uint64_t i = 0; i < storage::kFormerIdsTold + 1; ++i)
+    hello.mutable_hello()->add_former(i + 1);
+  const auto effects = session.Handle(MessageIn{hello}, 1);
+  ASSERT_EQ(effects.size(), 1u);
+  const absl::Status status = std::get<EndSession>(effects[0]).status;
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("65 former replica ids is over the limit"));
+}
+
 TEST_F(BadPeerTest, OnlyAHubTellsOfHubsAndOfSoManyAtMost) {
   const auto pulse = [](size_t hubs, size_t over, size_t node_bytes) {
     v1::SyncMessage message;
