@@ -619,7 +619,13 @@ std::vector<Ledger::End> Ledger::Endings(const std::string& name, const History&
       for (size_t other = number + 1; other < count; ++other) {
         const PlainWrite& by = history.writes[other];
         if (by.kind != PlainWrite::Kind::kCell || !by.past.Has(number)) continue;
-        if (by.path == write.path && rank(ends[other]) > 0) others &= ~Bit(by.site);
+        if (by.path == write.path && rank(ends[other]) > 0) {
+          others &= ~Bit(by.site);
+          // Nor from where it is shown: it had replaced the other there before.
+          for (const auto& [site, listed] : lists_) {
+            if (among(listed, other)) others &= ~Bit(site);
+          }
+        }
         if (by.path == write.path) replacing.emplace_back(other, "replaced knowingly");
         // An edit that came after a restoration keeps the record also where that was refused.
         if (undone && ends[other].there && restored_between(number, other)) {

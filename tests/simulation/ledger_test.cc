@@ -204,6 +204,23 @@ TEST_F(LedgerTest, WhatWasRefusedStandsForNothingThatOthersHad) {
               ElementsAre(Pair("refused and shown", 2), Pair("replaced knowingly", 1)));
 }
 
+TEST_F(LedgerTest, WhatAnotherReplacedAndLostStandsWhereItIsShown) {
+  for (const bool others_have : {false, true}) {
+    const std::string record = others_have ? "m2" : "m1";
+    const uint64_t time = others_have ? 20 : 10;
+    PlainRecord one;
+    Write(At(1), one, kName, others_have ? "w3;" : "w1;", time, record);
+    ledger_.Observe(0, record, one);
+    if (others_have) ledger_.Observe(2, record, one);
+    // The hub's, which 1 has, and the hub lost; 1 shows it, with what was refused there.
+    Write(At(0), one, kName, others_have ? "w4;" : "w2;", time + 1, record);
+    ledger_.Observe(1, record, one);
+    ledger_.GoBack(0, {});
+    ledger_.Refused(1, record, kName, others_have ? "w4;" : "w2;");
+  }
+  EXPECT_THAT(Check({}), ElementsAre(HasSubstr("a write was lost: m2 field '3' = w3;")));
+}
+
 TEST_F(LedgerTest, WhatEachOfTwoCopiesReplacedAndWasRefusedIsNotLost) {
   PlainRecord one;
   Write(At(1), one, kName, "w1;", 10);
