@@ -700,6 +700,13 @@ void Session::TakeStored(const v1::Stored& stored) {
           absl::StrCat("Stored through ", stored.through(), " of scope '", stored.scope(),
                        "', but only ", feed->told.value, " was sent")));
     }
+    // What was refused the hub has not got, and nobody has it from it.
+    std::set<RecordKey> refused;
+    for (const v1::Refusal& refusal : stored.refused()) {
+      auto key = FromProto(refusal.record());
+      if (!Check(key.status())) return;
+      refused.insert(*key);
+    }
     HybridTime own_high;
     while (!in_flight_.empty()) {
       // Feeds are sent in turn, so this scope's oldest need not be the first.
@@ -707,7 +714,9 @@ void Session::TakeStored(const v1::Stored& stored) {
         return f.scope == feed->scope && f.last.value <= stored.through();
       });
       if (it == in_flight_.end()) break;
-      own_high = std::max(own_high, it->own_high);
+      for (const auto& [key, time] : it->own) {
+        if (!refused.contains(key)) own_high = std::max(own_high, time);
+      }
       if (it->bytes > 0 && now_ms_ >= it->sent_ms) Adapt(it->bytes, now_ms_ - it->sent_ms);
       in_flight_bytes_ -= it->bytes;
       in_flight_.erase(it);
@@ -917,7 +926,7 @@ void Session::On(const FeedRead& event) {
   v1::Changes& changes = *message.mutable_changes();
   std::vector<const FeedItem*> items;
   InFlight in_flight{
-      .scope = feed->scope, .last = page.last, .bytes = 0, .own_high = {}, .sent_ms = now_ms_};
+      .scope = feed->scope, .last = page.last, .bytes = 0, .own = {}, .sent_ms = now_ms_};
   for (const FeedItem& item : page.items) {
     if (item.kind == FeedItem::Kind::kLeft) {
       *left.mutable_left()->add_records() = ToLeft(item);
@@ -927,7 +936,7 @@ void Session::On(const FeedRead& event) {
     }
     items.push_back(&item);
     in_flight.bytes += item.update.size() + storage::kKeyBytes;
-    in_flight.own_high = std::max(in_flight.own_high, item.own_high);
+    if (item.own_high != HybridTime{}) in_flight.own.emplace_back(item.key, item.own_high);
   }
   if (left.has_left()) Send(std::move(left));
   changes.set_scope(feed->scope.name);
@@ -937,7 +946,7 @@ void Session::On(const FeedRead& event) {
   PackRecords(items, changes);
   counts_.records_sent += items.size();
   in_flight_bytes_ += in_flight.bytes;
-  in_flight_.push_back(in_flight);
+  in_flight_.push_back(std::move(in_flight));
   feed->told = page.last;
   feed->skipped = 0;
   Send(std::move(message));
@@ -953,7 +962,7 @@ void Session::Flush(Outbound& feed) {
   changes.set_last(feed.position.value);
   changes.set_mark(feed.mark.value);
   in_flight_.push_back(
-      {.scope = feed.scope, .last = feed.position, .bytes = 0, .own_high = {}, .sent_ms = now_ms_});
+      {.scope = feed.scope, .last = feed.position, .bytes = 0, .own = {}, .sent_ms = now_ms_});
   feed.told = feed.position;
   feed.skipped = 0;
   Send(std::move(message));

@@ -264,7 +264,8 @@ class Session {
     storage::Scope scope;
     storage::Sequence last;
     size_t bytes = 0;
-    storage::HybridTime own_high;
+    // The highest own clock in each record that has one.
+    std::vector<std::pair<storage::RecordKey, storage::HybridTime>> own;
     uint64_t sent_ms = 0;
   };
   // A feed of the peer that this side follows.

@@ -169,6 +169,7 @@ absl::Status Replica::Load() {
   clock_ = HybridClock({state_in.Fixed64()});
   last_sequence_ = {state_in.Fixed64()};
   refused_last_ = state_in.Fixed64();
+  identity_.last_stamp = {state_in.Fixed64()};
   if (!in.ok() || !state_in.ok()) return absl::DataLossError("the replica's identity is damaged");
   {
     absl::MutexLock durable_lock(&durable_mutex_);
@@ -280,6 +281,7 @@ ReplicaId Replica::NewId() {
 
 void Replica::NewIdentity(bool new_epoch) {
   identity_.replica = NewId();
+  identity_.last_stamp = {};
   // A snapshot with the program's memory goes back without a start.
   if (new_epoch && writer_ != ReplicaId{}) writer_ = NewId();
   if (new_epoch) identity_.epoch = {environment_.Random() | 1};
@@ -313,6 +315,7 @@ void Replica::PutState(WriteBatch& batch, Sequence last) const {
   AppendFixed64(clock_.last().ticks, out);
   AppendFixed64(last.value, out);
   AppendFixed64(refused_last_, out);
+  AppendFixed64(identity_.last_stamp.ticks, out);
   batch.Put(Table::kMeta, keys::kState, out);
 }
 
@@ -420,9 +423,9 @@ uint64_t StampHash(const RecordKey& key, const Version& version) {
   return Reader(std::string_view(reinterpret_cast<const char*>(digest), 8)).Fixed64();
 }
 
-void Replica::NoteStamp(Transaction& transaction, const RecordKey& key,
-                        const Version& version) const {
+void Replica::NoteStamp(Transaction& transaction, const RecordKey& key, const Version& version) {
   if (options_.hub) return;
+  identity_.last_stamp = std::max(identity_.last_stamp, version.time);
   std::string hash;
   AppendFixed64(StampHash(key, version), hash);
   transaction.batch().Put(Table::kMeta, keys::Stamp(version.time), hash);

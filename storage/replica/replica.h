@@ -270,6 +270,7 @@ class Replica {
     // Of these, what the folders were in use as of which this one was found to be a copy.
     std::vector<ReplicaId> copied;
     int64_t clock_offset_ms = 0;
+    HybridTime last_stamp;  // the highest of own writes under the present id
   };
 
   Replica(Engine& engine, Environment& environment, ReplicaOptions options)
@@ -299,7 +300,8 @@ class Replica {
   void PutState(WriteBatch& batch, Sequence last) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   // Remembers an own stamp until a hub has acknowledged it. A hub's own writes are
   // never compared, so it keeps none.
-  void NoteStamp(Transaction& transaction, const RecordKey& key, const Version& version) const;
+  void NoteStamp(Transaction& transaction, const RecordKey& key, const Version& version)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void PutRefused(Transaction& transaction, RefusedWrite refused)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 

@@ -172,6 +172,8 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
     // Whoever comes as the former self of a node that has gone on has gone back, or is a copy.
     for (const ReplicaId& id : hello.former) {
       SessionsValue former = sessions_of(id);
+      // What it was to be told anew, it is so under its new id.
+      if (former.node == peer.node) sessions.anew = std::max(sessions.anew, former.anew);
       if (id == peer.replica || former.shared) continue;
       if (former.node != NodeId{} && former.node != peer.node) continue;
       former.shared = true;

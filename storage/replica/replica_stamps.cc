@@ -142,6 +142,8 @@ absl::StatusOr<Replica::OwnStamps> Replica::FindOwnStamps(HybridTime limit,
                                                           HybridTime again_above) const {
   OwnStamps found;
   if (clock_.last() <= limit) return found;
+  // Also of records that are not here any more.
+  found.stay = identity_.last_stamp > limit;
   auto snapshot = engine_.NewSnapshot();
   auto it = snapshot->NewIterator(Table::kRecord, "", "");
   for (it->SeekToFirst(); it->Valid(); it->Next()) {
@@ -152,7 +154,6 @@ absl::StatusOr<Replica::OwnStamps> Replica::FindOwnStamps(HybridTime limit,
       if (time > again_above) (Own(replica) ? own : others) = true;
     }
     found.again |= own && !others;
-    found.stay |= stored.record.seen.Get(identity_.replica) > limit;
   }
   CHAPTER_RETURN_IF_ERROR(it->status());
   return found;

@@ -621,7 +621,8 @@ std::vector<Ledger::End> Ledger::Endings(const std::string& name, const History&
         if (by.kind != PlainWrite::Kind::kCell || !by.past.Has(number)) continue;
         if (by.path == write.path && rank(ends[other]) > 0) {
           others &= ~Bit(by.site);
-          // Nor from where it is shown: it had replaced the other there before.
+          // Nor from where it is, or is shown: it has replaced the other there.
+          others &= ~by.held_at;
           for (const auto& [site, listed] : lists_) {
             if (among(listed, other)) others &= ~Bit(site);
           }
