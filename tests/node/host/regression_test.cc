@@ -553,6 +553,35 @@ TEST_F(RegressionTest, APositionWithAnotherMarkTellsThatAHubWentBack) {
   EXPECT_FALSE(heard->went_back) << "that was in the epoch before";
 }
 
+TEST_F(RegressionTest, ANodeIsToldAnewUnderItsNextIdAsWell) {
+  ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "italy"}}).ok());
+  storage::PeerIdentity peer = Peer(italy);
+  storage::HelloFacts hello = *italy.replica->SayHello(1);
+  const auto first = hq.replica->AcceptPeer(peer, hello);
+  ASSERT_TRUE(first.ok());
+  EXPECT_GT(first->anew, storage::Sequence{});
+  // Told a part of it, it takes another id.
+  hello.former = {peer.replica};
+  peer.replica = hello.replica = {4711};
+  hello.session = 2;
+  hello.cursors = {{.replica = hq.replica->replica_id(),
+                    .epoch = hq.replica->epoch(),
+                    .scope = Scope::Global(),
+                    .sequence = {1},
+                    .mark = {}}};
+  const auto second = hq.replica->AcceptPeer(peer, hello);
+  ASSERT_TRUE(second.ok());
+  EXPECT_EQ(second->anew, first->anew);
+  EXPECT_TRUE(hq.replica->IsShared(hello.former[0]));
+  EXPECT_FALSE(hq.replica->IsShared(peer.replica));
+  // Another node's ids are not its to give up.
+  storage::PeerIdentity other = Peer(toronto);
+  storage::HelloFacts theirs = *toronto.replica->SayHello(3);
+  theirs.former = {peer.replica};
+  ASSERT_TRUE(hq.replica->AcceptPeer(other, theirs).ok());
+  EXPECT_FALSE(hq.replica->IsShared(peer.replica));
+}
+
 TEST_F(RegressionTest, ANewEpochEndsTheSessionsOfTheOldOne) {
   // Those who were there went on under the id and epoch of before.
   for (const bool acceptor : {true, false}) {

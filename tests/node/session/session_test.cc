@@ -59,6 +59,9 @@ class Driver {
         } else if (hold_reads && std::holds_alternative<ReadRecords>(effect)) {
           held.push_back(std::move(effect));
         } else {
+          if (const auto* told = std::get_if<AcknowledgePeer>(&effect)) {
+            own_high = std::max(own_high, told->request.own_high);
+          }
           events.push_back(*Perform(*site_.replica, effect));
         }
       }
@@ -78,6 +81,7 @@ class Driver {
   bool hold_reads = false;
   std::vector<v1::SyncMessage> sent;
   std::deque<Effect> held;
+  storage::HybridTime own_high;  // acknowledged
   absl::Status ended;
 
  private:
@@ -270,6 +274,45 @@ TEST_F(SessionTest, ARefusalIsForgottenOnceItIsNotedAndNotBefore) {
   request.refusals_noted = true;
   ASSERT_TRUE(hq.replica->ReadRecords(request).ok());
   EXPECT_EQ(pending(), 0u);
+}
+
+TEST_F(SessionTest, WhatWasRefusedIsNotAcknowledged) {
+  // A node waited for a hub's clock to come up to a stamp that nobody had.
+  ASSERT_TRUE(italy.Put(kNote1, {{kChapterField, "italy"}}).ok());
+  ASSERT_TRUE(italy.Put(Key(kNote, 2), {{kChapterField, "italy"}}).ok());
+  const storage::HybridTime first = italy.replica->Read(kNote1)->record.seen.Highest();
+  const storage::HybridTime second = italy.replica->Read(Key(kNote, 2))->record.seen.Highest();
+  ASSERT_LT(first, second);
+  for (const bool refused : {true, false}) {
+    Driver node(italy, true);
+    v1::SyncMessage message;
+    v1::Welcome& welcome = *message.mutable_welcome();
+    welcome.set_version(1);
+    welcome.set_replica(kPeerReplica);
+    welcome.set_epoch(1);
+    welcome.set_node(std::string(16, 'h'));
+    welcome.set_ahead_max_ms(60'000);
+    welcome.mutable_clock()->set_wall_ms(node.now_ms);
+    EntitiesToProto(TestConfig(hq, true).entities, welcome.mutable_entities());
+    node.Receive(message);
+    ASSERT_TRUE(node.session().ready()) << node.ended;
+    message.Clear();
+    v1::Stored& stored = *message.mutable_stored();
+    stored.set_scope("*");
+    for (const v1::SyncMessage& sent : node.TakeSent()) {
+      if (sent.has_changes()) stored.set_through(sent.changes().last());
+    }
+    ASSERT_GE(stored.through(), 2u);
+    if (refused) {
+      v1::Refusal& refusal = *stored.add_refused();
+      *refusal.mutable_record() = ToProto(Key(kNote, 2));
+      refusal.set_sequence(2);
+      refusal.set_reason(v1::REFUSAL_REASON_AHEAD);
+    }
+    node.Receive(message);
+    EXPECT_TRUE(node.ended.ok()) << node.ended;
+    EXPECT_EQ(node.own_high, refused ? first : second);
+  }
 }
 
 TEST_F(SessionTest, AnUnplacedRecordGoesToWhoBroughtItAndNobodyElse) {
