@@ -143,6 +143,9 @@ void Session::TakeHello(const v1::Hello& hello) {
         absl::StrCat("a Hello with ", cursors, " cursors and ", hello.entities_size(),
                      " entities is over the limit of ", kCursorsMax)));
   }
+  if (std::count(hello.former().begin(), hello.former().end(), 0) > 0) {
+    return End(absl::InvalidArgumentError("a Hello names replica 0 as a former one"));
+  }
   if (static_cast<size_t>(hello.former_size()) > storage::kFormerIdsTold) {
     return End(absl::InvalidArgumentError(absl::StrCat("a Hello with ", hello.former_size(),
                                                        " former replica ids is over the limit of ",
@@ -224,7 +227,6 @@ void Session::On(const PeerAccepted& event) {
                                   storage::ToHex(peer_.replica.value),
                                   " as well, or this one has gone back; it is to take another"));
     welcome.set_shared(true);
-    told_shared_ = true;
     *welcome.mutable_clock() = ToProto(event.clock);
     welcome.set_ahead_max_ms(config_.ahead_max_ms);
     return Send(std::move(message));  // and the peer ends the session
@@ -979,10 +981,11 @@ void Session::On(const Tick& event) {
   if (own_epoch_ != storage::Epoch{} && event.epoch != own_epoch_) {
     return End(absl::AbortedError("this replica has begun a new epoch"), true);
   }
-  if (event.shared && !told_shared_) {
+  if (state_ != State::kReady) return;
+  // Before that, Welcome is to tell it.
+  if (event.shared) {
     return End(absl::AbortedError("another computer has used this replica id"), true);
   }
-  if (state_ != State::kReady) return;
   if (now_ms_ >= last_pulse_ms_ && now_ms_ - last_pulse_ms_ < kPulseEveryMs) return;
   last_pulse_ms_ = now_ms_;
   if (config_.hub) {

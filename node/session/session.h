@@ -185,7 +185,7 @@ struct Changed {};
 struct Tick {
   storage::PeerClock clock;
   storage::Epoch epoch;  // this side's; another than in the handshake ends the session
-  bool shared = false;   // at an acceptor: two computers use the peer's id; ends it, too
+  bool shared = false;   // at an acceptor: two computers use the peer's id; ends it, once ready
 };
 // Ask the peer how far its feeds go; see pulse_answered().
 struct AskPulse {
@@ -344,7 +344,6 @@ class Session {
   storage::PeerIdentity peer_;
   storage::HelloFacts hello_;
   storage::Epoch own_epoch_;   // as told to the peer; 0: not yet
-  bool told_shared_ = false;   // to take another replica id
   uint64_t reached_told_ = 0;  // positions in hubs' feeds that the peer was told
   std::string federation_;
   uint64_t hub_ahead_max_ms_ = 0;  // how far ahead the hub takes stamps

@@ -162,14 +162,15 @@ absl::Status Replica::Load() {
   identity_.clock_offset_ms = static_cast<int64_t>(in.Fixed64());
   const size_t own = in.Count(1 << 20, 8);
   for (size_t i = 0; i < own; ++i) identity_.own.push_back({in.Fixed64()});
-  const size_t copied = in.Count(1 << 20, 8);
+  // An earlier build wrote neither these nor the last stamp below.
+  const size_t copied = in.empty() ? 0 : in.Count(1 << 20, 8);
   for (size_t i = 0; i < copied; ++i) identity_.copied.push_back({in.Fixed64()});
   CHAPTER_ASSIGN_OR_RETURN(const std::string state, engine_.Get(Table::kMeta, keys::kState));
   Reader state_in(state);
   clock_ = HybridClock({state_in.Fixed64()});
   last_sequence_ = {state_in.Fixed64()};
   refused_last_ = state_in.Fixed64();
-  identity_.last_stamp = {state_in.Fixed64()};
+  if (!state_in.empty()) identity_.last_stamp = {state_in.Fixed64()};
   if (!in.ok() || !state_in.ok()) return absl::DataLossError("the replica's identity is damaged");
   {
     absl::MutexLock durable_lock(&durable_mutex_);

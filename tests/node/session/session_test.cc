@@ -276,6 +276,26 @@ TEST_F(SessionTest, ARefusalIsForgottenOnceItIsNotedAndNotBefore) {
   EXPECT_EQ(pending(), 0u);
 }
 
+TEST_F(SessionTest, ASharedIdEndsASessionThatIsReadyAndNoOther) {
+  // A tick that came before Welcome ended the session, and the peer never heard why.
+  const Tick tick{hq.replica->Clock(), hq.replica->epoch(), /*shared=*/true};
+  Driver early(hq, false);
+  early.Handle(tick);
+  EXPECT_TRUE(early.ended.ok()) << early.ended;
+  Driver hub(hq, false);
+  Greet(hub);
+  hub.Handle(tick);
+  EXPECT_TRUE(absl::IsAborted(hub.ended)) << hub.ended;
+  // And nobody gave up what is no id.
+  Driver zero(hq, false);
+  v1::SyncMessage message;
+  message.mutable_hello()->set_version_min(1);
+  message.mutable_hello()->set_version_max(1);
+  message.mutable_hello()->add_former(0);
+  zero.Receive(message);
+  EXPECT_TRUE(absl::IsInvalidArgument(zero.ended)) << zero.ended;
+}
+
 TEST_F(SessionTest, WhatWasRefusedIsNotAcknowledged) {
   // A node waited for a hub's clock to come up to a stamp that nobody had.
   ASSERT_TRUE(italy.Put(kNote1, {{kChapterField, "italy"}}).ok());
