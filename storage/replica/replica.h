@@ -267,7 +267,7 @@ class Replica {
     ReplicaId replica;  // whose feed it is, and at a node who writes
     Epoch epoch;
     std::vector<ReplicaId> own;  // every id ever used here, this one included, in their order
-    // Of these, what the folders were in use as of which this one was found to be a copy.
+    // Of these, the ids that a folder may still be in use under of which this one is a copy.
     std::vector<ReplicaId> copied;
     int64_t clock_offset_ms = 0;
     HybridTime last_stamp;  // the highest of own writes under the present id
