@@ -126,6 +126,7 @@ void Session::On(const HelloReady& event) {
   hello.mutable_attempts()->Add(hello_.attempts.begin(), hello_.attempts.end());
   for (const storage::Epoch& epoch : hello_.past_epochs) hello.add_past_epochs(epoch.value);
   for (const storage::ReplicaId& id : hello_.former) hello.add_former(id.value);
+  for (const storage::ReplicaId& id : hello_.copied) hello.add_copied(id.value);
   state_ = State::kHello;
   hello_sent_ms_ = now_ms_;
   Send(std::move(message));
@@ -146,8 +147,9 @@ void Session::TakeHello(const v1::Hello& hello) {
   if (std::count(hello.former().begin(), hello.former().end(), 0) > 0) {
     return End(absl::InvalidArgumentError("a Hello names replica 0 as a former one"));
   }
-  if (static_cast<size_t>(hello.former_size()) > storage::kFormerIdsTold) {
-    return End(absl::InvalidArgumentError(absl::StrCat("a Hello with ", hello.former_size(),
+  const auto former = static_cast<size_t>(std::max(hello.former_size(), hello.copied_size()));
+  if (former > storage::kFormerIdsTold) {
+    return End(absl::InvalidArgumentError(absl::StrCat("a Hello with ", former,
                                                        " former replica ids is over the limit of ",
                                                        storage::kFormerIdsTold)));
   }
@@ -195,6 +197,7 @@ void Session::TakeHello(const v1::Hello& hello) {
   hello_.attempts.assign(hello.attempts().begin(), hello.attempts().end());
   for (const uint64_t epoch : hello.past_epochs()) hello_.past_epochs.push_back({epoch});
   for (const uint64_t id : hello.former()) hello_.former.push_back({id});
+  for (const uint64_t id : hello.copied()) hello_.copied.push_back({id});
   state_ = State::kHello;
   effects_.push_back(Authorize{peer_.node, hello.credential(), peer_.hub});
 }
@@ -209,7 +212,7 @@ void Session::On(const PeerAccepted& event) {
   if (!Check(event.accepted.status())) return;
   const storage::AcceptedPeer& accepted = *event.accepted;
   own_epoch_ = accepted.epoch;
-  anew_ = accepted.anew;
+  anew_open_ = accepted.anew == storage::kToEndOfFeed;
   if (accepted.went_back) {
     notes_.push_back(absl::StrCat(
         "this hub's disk has gone back to an earlier state: the peer remembers more of it; it "
@@ -240,7 +243,8 @@ void Session::On(const PeerAccepted& event) {
                          .position = resume.sequence,
                          .told = resume.sequence,
                          .acknowledged = resume.sequence,
-                         .mark = resume.mark});
+                         .mark = resume.mark,
+                         .anew = accepted.anew});
   }
   welcome.set_highest_clock(accepted.highest_clock.ticks);
   welcome.set_highest_hash(accepted.highest_hash);
@@ -322,12 +326,13 @@ void Session::On(const HubJoined& event) {
     notes_.push_back(joined.restart_reason);
     return End(absl::AbortedError(joined.restart_reason), true);
   }
-  anew_ = joined.anew;
+  anew_open_ = joined.anew == storage::kToEndOfFeed;
   outbound_.push_back({.scope = Scope::All(),
                        .position = joined.start,
                        .told = joined.start,
                        .acknowledged = joined.start,
-                       .mark = {}});
+                       .mark = {},
+                       .anew = joined.anew});
   state_ = State::kReady;
   SendDropped(joined.dropped);
   AskWhole(joined.ask_whole, /*refusals_noted=*/true);
@@ -554,11 +559,16 @@ void Session::On(const Applied& event) {
 
 void Session::ReadAnswers() {
   Sequence since{UINT64_MAX};
-  for (const Outbound& feed : outbound_) since = std::min(since, feed.acknowledged);
+  Sequence anew;
+  for (const Outbound& feed : outbound_) {
+    since = std::min(since, feed.acknowledged);
+    anew = std::max(anew, feed.anew);
+  }
   busy_ = Busy::kAnswering;
   effects_.push_back(ReadRecords{{.peer = peer_,
                                   .keys = answers_,
                                   .since = since,
+                                  .anew = anew,
                                   .asked = false,
                                   .refusals_noted = false,
                                   .bytes_max = page_bytes_}});
@@ -569,6 +579,7 @@ void Session::ReadWanted() {
   storage::RecordsRequest request{.peer = peer_,
                                   .keys = {},
                                   .since = {},
+                                  .anew = {},
                                   .asked = true,
                                   .refusals_noted = wanted_.front().second,
                                   .bytes_max = page_bytes_};
@@ -691,6 +702,16 @@ void Session::AskWhole(const std::vector<RecordKey>& keys, bool refusals_noted) 
 void Session::TakeStored(const v1::Stored& stored) {
   storage::AcknowledgeRequest request{
       .peer = peer_, .through = {}, .own_high = {}, .refused = {}, .dropped = {}};
+  for (const v1::Refusal& refusal : stored.refused()) {
+    auto refused = FromProto(refusal);
+    if (!Check(refused.status())) return;
+    if (refusals_to_come_ > 0) {
+      --refusals_to_come_;  // of an earlier session
+    } else {
+      ForgetRefused(*refused);
+    }
+    request.refused.push_back(*std::move(refused));
+  }
   if (!stored.scope().empty()) {
     Outbound* feed = FindOutbound({stored.scope()});
     if (feed == nullptr) {
@@ -702,13 +723,6 @@ void Session::TakeStored(const v1::Stored& stored) {
           absl::StrCat("Stored through ", stored.through(), " of scope '", stored.scope(),
                        "', but only ", feed->told.value, " was sent")));
     }
-    // What was refused the hub has not got, and nobody has it from it.
-    std::set<RecordKey> refused;
-    for (const v1::Refusal& refusal : stored.refused()) {
-      auto key = FromProto(refusal.record());
-      if (!Check(key.status())) return;
-      refused.insert(*key);
-    }
     HybridTime own_high;
     while (!in_flight_.empty()) {
       // Feeds are sent in turn, so this scope's oldest need not be the first.
@@ -716,9 +730,7 @@ void Session::TakeStored(const v1::Stored& stored) {
         return f.scope == feed->scope && f.last.value <= stored.through();
       });
       if (it == in_flight_.end()) break;
-      for (const auto& [key, time] : it->own) {
-        if (!refused.contains(key)) own_high = std::max(own_high, time);
-      }
+      for (const InFlight::Own& own : it->own) own_high = std::max(own_high, own.high);
       if (it->bytes > 0 && now_ms_ >= it->sent_ms) Adapt(it->bytes, now_ms_ - it->sent_ms);
       in_flight_bytes_ -= it->bytes;
       in_flight_.erase(it);
@@ -732,15 +744,11 @@ void Session::TakeStored(const v1::Stored& stored) {
       }
     }
   }
-  for (const v1::Refusal& refusal : stored.refused()) {
-    auto refused = FromProto(refusal);
-    if (!Check(refused.status())) return;
-    notes_.push_back(absl::StrCat("the hub refused record ", refused->key.id.ToString(), ": ",
-                                  refused->message));
-    ask_after_.push_back(refused->key);
-    request.refused.push_back(*std::move(refused));
+  for (const storage::RefusedRecord& refused : request.refused) {
+    notes_.push_back(
+        absl::StrCat("the hub refused record ", refused.key.id.ToString(), ": ", refused.message));
+    ask_after_.push_back(refused.key);
     ++counts_.refused;
-    if (refusals_to_come_ > 0) --refusals_to_come_;
   }
   request.drops_wait = refusals_to_come_ > 0;
   for (const v1::Dropped& dropped : stored.dropped()) {
@@ -748,9 +756,36 @@ void Session::TakeStored(const v1::Stored& stored) {
     if (!Check(key.status())) return;
     request.dropped.push_back({dropped.number(), *key});
   }
-  if (!request.through && request.refused.empty() && request.dropped.empty()) return;
+  request.anew = ToldAnew();
+  if (!config_.initiator) request.accepted = config_.id;
+  if (!request.through && !request.anew && request.refused.empty() && request.dropped.empty()) {
+    return;
+  }
   busy_ = Busy::kAcknowledging;
   effects_.push_back(AcknowledgePeer{std::move(request)});
+}
+
+// The hub has not got it, and nobody has it from it: its stamps will not count as acknowledged.
+void Session::ForgetRefused(const storage::RefusedRecord& refused) {
+  for (InFlight& page : in_flight_) {
+    // What was asked for whole was asked for the oldest page that held it.
+    const auto is_it = [&](const InFlight::Own& own) {
+      return own.key == refused.key &&
+             (refused.sequence == Sequence{} || own.sequence == refused.sequence);
+    };
+    if (std::erase_if(page.own, is_it) > 0) return;
+  }
+}
+
+std::optional<Sequence> Session::ToldAnew() {
+  if (!anew_open_) return std::nullopt;
+  Sequence anew;
+  for (const Outbound& feed : outbound_) {
+    if (feed.acknowledged < feed.anew) return std::nullopt;
+    anew = std::max(anew, feed.anew);
+  }
+  anew_open_ = false;
+  return anew;
 }
 
 void Session::On(const Acknowledged& event) {
@@ -896,7 +931,7 @@ void Session::Pump() {
                                  .scope = feed.scope,
                                  .after = feed.position,
                                  .since = feed.acknowledged,
-                                 .anew = anew_,
+                                 .anew = feed.anew,
                                  .bytes_max = page_bytes_,
                                  .records_max = config_.page_records_max}});
   }
@@ -919,8 +954,10 @@ void Session::On(const FeedRead& event) {
     feed->mark = page.mark;
   }
   feed->skipped += page.skipped;
+  const bool told_anew = page.at_end && feed->anew == storage::kToEndOfFeed;
+  if (told_anew) feed->anew = page.last;
   if (page.items.empty()) {
-    if (feed->skipped >= kSkippedMax) Flush(*feed);
+    if (told_anew || feed->skipped >= kSkippedMax) Flush(*feed);
     return;
   }
   v1::SyncMessage left;
@@ -938,7 +975,9 @@ void Session::On(const FeedRead& event) {
     }
     items.push_back(&item);
     in_flight.bytes += item.update.size() + storage::kKeyBytes;
-    if (item.own_high != HybridTime{}) in_flight.own.emplace_back(item.key, item.own_high);
+    if (item.own_high != HybridTime{}) {
+      in_flight.own.push_back({item.key, item.sequence, item.own_high});
+    }
   }
   if (left.has_left()) Send(std::move(left));
   changes.set_scope(feed->scope.name);

@@ -255,7 +255,8 @@ class Session {
     storage::Sequence told;          // the peer will be here once it has all that was sent
     storage::Sequence acknowledged;  // the peer is here
     storage::Mark mark;
-    bool dirty = true;  // there may be more to read
+    storage::Sequence anew;  // as in FeedRequest
+    bool dirty = true;       // there may be more to read
     bool reading = false;
     size_t skipped = 0;  // since `told`
   };
@@ -264,8 +265,13 @@ class Session {
     storage::Scope scope;
     storage::Sequence last;
     size_t bytes = 0;
-    // The highest own clock in each record that has one.
-    std::vector<std::pair<storage::RecordKey, storage::HybridTime>> own;
+    // Records with own stamps, and the highest in each.
+    struct Own {
+      storage::RecordKey key;
+      storage::Sequence sequence;
+      storage::HybridTime high;
+    };
+    std::vector<Own> own;
     uint64_t sent_ms = 0;
   };
   // A feed of the peer that this side follows.
@@ -308,10 +314,13 @@ class Session {
   void TakeChanges(const v1::Changes& changes);
   void TakeLeft(const v1::Left& left);
   void TakeStored(const v1::Stored& stored);
+  void ForgetRefused(const storage::RefusedRecord& refused);
   void TakeWhole(const v1::Whole& whole);
   void TakePulse(const v1::Pulse& pulse);
   void Pump();  // reads this side's feeds while the window has room
   void Flush(Outbound& feed);
+  // The end of what the peer was told anew, once it has acknowledged all of that.
+  std::optional<storage::Sequence> ToldAnew();
   // Reads what the peer asked for, a page at a time.
   void ReadWanted();
   // Reads what must go to the peer before the Stored of its push.
@@ -348,7 +357,7 @@ class Session {
   std::string federation_;
   uint64_t hub_ahead_max_ms_ = 0;  // how far ahead the hub takes stamps
   std::vector<Outbound> outbound_;
-  storage::Sequence anew_;  // as in FeedRequest
+  bool anew_open_ = false;  // the replica does not know yet that a pass over everything has ended
   std::deque<InFlight> in_flight_;
   size_t in_flight_bytes_ = 0;
   size_t window_bytes_max_ = kWindowBytes;

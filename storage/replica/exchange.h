@@ -67,7 +67,11 @@ struct HelloFacts {
   std::vector<uint64_t> attempts;  // sessions not welcomed, this one included
   std::vector<Epoch> past_epochs;  // of hubs that it has met in a later one
   std::vector<ReplicaId> former;   // ids that it wrote under and gave up, the last ones
+  std::vector<ReplicaId> copied;   // ids that its folder was copied from, the last ones
 };
+
+// For AcceptedPeer::anew and its like.
+inline constexpr Sequence kToEndOfFeed{UINT64_MAX};
 
 // A hub, the epoch that it is in, and some that are over.
 struct KnownHub {
@@ -123,7 +127,8 @@ struct AcceptedPeer {
   uint64_t highest_hash = 0;
   uint64_t drops_noted = 0;
   std::vector<RefusedRecord> refused;  // not yet noted by the peer
-  // Up to here the peer is told also of what it sent itself: it may not have it any more.
+  // Up to here the peer is told whole records, also those that it sent itself: it may not have
+  // them any more. kToEndOfFeed: until a feed has been read to its end, which ends it there.
   Sequence anew;
 };
 
@@ -147,7 +152,7 @@ struct JoinedHub {
   bool restart = false;
   std::string restart_reason;
   Sequence start;                      // push the feed of all from here
-  Sequence anew;                       // up to here whole records: the hub may lack any cell
+  Sequence anew;                       // as in AcceptedPeer: the hub may lack any cell
   std::vector<RecordKey> ask_whole;    // refused records whose hub state is still to come
   std::vector<DroppedRecord> dropped;  // drops that the hub has not noted
 };
@@ -192,6 +197,7 @@ struct RecordsRequest {
   PeerIdentity peer;
   std::vector<RecordKey> keys;
   Sequence since;
+  Sequence anew;  // as in FeedRequest
   // The peer asked for the records as a whole.
   bool asked = false;
   // It has noted that they were refused.
@@ -259,6 +265,9 @@ struct AcknowledgeRequest {
   bool drops_wait = false;
   ReplicaId told_as;    // this replica's id when the session began
   HybridTime own_high;  // highest own clock told up to there
+  // What the peer was to be told anew it has been, up to here.
+  std::optional<Sequence> anew;
+  std::optional<uint64_t> accepted;  // the session's id, where this replica accepted it
   std::vector<RefusedRecord> refused;
   std::vector<DroppedRecord> dropped;  // the peer dropped these
 };

@@ -332,12 +332,23 @@ class Replica {
     bool again = false;  // some are to be made again
     bool stay = false;   // some are above the limit, under the present id
   };
-  absl::StatusOr<OwnStamps> FindOwnStamps(HybridTime limit, HybridTime again_above) const
+  // How far ahead stamps may be.
+  struct AheadLimits {
+    HybridTime limit;        // the hub takes them up to here
+    HybridTime again_above;  // own ones above are made again, those below wait
+    HybridTime with_others;  // the same in a record that waits for a lower stamp anyway
+  };
+  absl::StatusOr<AheadLimits> LimitsOf(const Snapshot& snapshot, ReplicaId hub,
+                                       HybridTime limit) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  // Whether own stamps of a record are to be made again.
+  bool ToStampAgain(const Record& record, const AheadLimits& limits) const
+      ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<OwnStamps> FindOwnStamps(const AheadLimits& limits) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Places records anew whose entity's rule is another than when they were placed.
   absl::Status PlaceByNewRules() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status PlaceAnew(EntityNumber entity) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status StampAgain(Transaction& transaction, Sequence after, HybridTime limit,
+  absl::Status StampAgain(Transaction& transaction, Sequence after, const AheadLimits& limits,
                           ReplicaId old_id, bool keep_times, size_t& count)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Remembers how far others have come in hubs' feeds. True: in this one's further than it goes,
@@ -359,15 +370,12 @@ class Replica {
   // Whether a record was dropped here for this epoch of a hub.
   absl::StatusOr<bool> DroppedFor(const NodeId& hub, Epoch epoch) const
       ABSL_SHARED_LOCKS_REQUIRED(mutex_);
-  // Of own stamps those above this are made again where the hub takes stamps up to `limit`.
-  absl::StatusOr<HybridTime> AgainAbove(const Snapshot& snapshot, ReplicaId hub,
-                                        HybridTime limit) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   // The highest own stamp that any hub but this may have.
   absl::StatusOr<HybridTime> KnownElsewhere(const Snapshot& snapshot, ReplicaId hub) const
       ABSL_SHARED_LOCKS_REQUIRED(mutex_);
-  // At a node, before `hub` is told of own stamps up to `own_high`: remembers it, and writes down
-  // one that is ahead of the wall clock. Durable on return.
-  absl::Status NoteTold(const PeerIdentity& hub, HybridTime own_high);
+  // At a node, before `hub` is told `items`: remembers the highest own stamp in them, and writes
+  // down one that is ahead of the wall clock. Durable on return.
+  absl::Status NoteTold(const PeerIdentity& hub, const std::vector<FeedItem>& items);
   void AnswerPusher(Transaction& transaction, const ApplyRequest& request, ApplyResult& result)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   FeedItem MakeItem(const RecordKey& key, const StoredRecord& stored, const PeerIdentity& peer,
@@ -397,6 +405,8 @@ class Replica {
   // At a node: the highest own stamp that each hub was told since the start. One that is ahead of
   // the wall clock is on disk as well.
   std::map<ReplicaId, HybridTime> told_ ABSL_GUARDED_BY(mutex_);
+  uint64_t told_written_ ABSL_GUARDED_BY(mutex_) = 0;  // so often it was written down
+  uint64_t told_durable_ ABSL_GUARDED_BY(mutex_) = 0;  // of these, known to be durable
   uint64_t refused_last_ ABSL_GUARDED_BY(mutex_) = 0;
   std::map<EntityNumber, uint64_t> live_counts_ ABSL_GUARDED_BY(mutex_);
   // Commits that left bytes to be scrubbed, and how many of them are dealt with.

@@ -185,9 +185,7 @@ absl::StatusOr<FeedPage> Replica::ReadFeed(const FeedRequest& request) {
     page.held_back.assign(held_back.begin(), held_back.end());
     if (page.last > request.after) page.mark = MarkAt(*snapshot, page.last);
   }
-  HybridTime own_high;
-  for (const FeedItem& item : page.items) own_high = std::max(own_high, item.own_high);
-  CHAPTER_RETURN_IF_ERROR(NoteTold(request.peer, own_high));
+  CHAPTER_RETURN_IF_ERROR(NoteTold(request.peer, page.items));
   CHAPTER_RETURN_IF_ERROR(EnsureDurable(durable));
   return page;
 }
@@ -227,7 +225,8 @@ absl::StatusOr<RecordsPage> Replica::ReadRecords(const RecordsRequest& request) 
                           (request.asked && (request.peer.scopes.contains(stored.meta.maker) ||
                                              !Disjoint(held, request.peer.scopes)));
       if (theirs) {
-        page.items.push_back(MakeItem(key, stored, request.peer, {}, request.since, request.asked));
+        page.items.push_back(MakeItem(key, stored, request.peer, {}, request.since,
+                                      request.asked || request.since < request.anew));
         size += page.items.back().update.size();
         continue;
       }
@@ -242,9 +241,7 @@ absl::StatusOr<RecordsPage> Replica::ReadRecords(const RecordsRequest& request) 
     if (!batch.empty()) CHAPTER_RETURN_IF_ERROR(engine_.Write(batch));
     durable = last_sequence_;
   }
-  HybridTime own_high;
-  for (const FeedItem& item : page.items) own_high = std::max(own_high, item.own_high);
-  CHAPTER_RETURN_IF_ERROR(NoteTold(request.peer, own_high));
+  CHAPTER_RETURN_IF_ERROR(NoteTold(request.peer, page.items));
   CHAPTER_RETURN_IF_ERROR(EnsureDurable(durable));
   return page;
 }
@@ -262,6 +259,7 @@ absl::StatusOr<AcknowledgeResult> Replica::Acknowledge(const AcknowledgeRequest&
       const AcknowledgedValue known = DecodeAcknowledged(*bytes);
       if (known.hub_epoch == peer.epoch) acknowledged = known;
     }
+    if (request.anew && !request.accepted) acknowledged.anew = *request.anew;
     if (request.through) {
       acknowledged.through = *request.through;
       acknowledged.farthest = std::max(acknowledged.farthest, acknowledged.through);
@@ -276,7 +274,20 @@ absl::StatusOr<AcknowledgeResult> Replica::Acknowledge(const AcknowledgeRequest&
         CHAPTER_RETURN_IF_ERROR(it->status());
         acknowledged.own_high = request.own_high;
       }
+    }
+    if (request.through || (request.anew && !request.accepted)) {
       batch.Put(Table::kMeta, keys::Acknowledged(peer.replica), Encode(acknowledged));
+    }
+    if (request.anew && request.accepted) {
+      const std::string sessions_key = keys::SessionsOf(peer.replica);
+      CHAPTER_ASSIGN_OR_RETURN(const std::string bytes,
+                               transaction.Get(Table::kMeta, sessions_key));
+      SessionsValue sessions = DecodeSessions(bytes);
+      // A later session may have begun another pass.
+      if (sessions.last == *request.accepted) {
+        sessions.anew = *request.anew;
+        batch.Put(Table::kMeta, sessions_key, Encode(sessions));
+      }
     }
     for (const RefusedRecord& refused : request.refused) {
       if (options_.hub || transaction.Find(refused.key) == nullptr) continue;

@@ -50,10 +50,10 @@ absl::StatusOr<HelloFacts> Replica::SayHello(uint64_t session) {
     hello.clock = {WallMs(), clock_.last()};
     const auto& copied = identity_.copied;
     for (auto id = identity_.own.rbegin(); !options_.hub && id != identity_.own.rend(); ++id) {
-      if (hello.former.size() == kFormerIdsTold) break;
       if (*id == identity_.replica) continue;
-      if (std::find(copied.begin(), copied.end(), *id) != copied.end()) continue;
-      hello.former.push_back(*id);
+      const bool is_copied = std::find(copied.begin(), copied.end(), *id) != copied.end();
+      std::vector<ReplicaId>& told = is_copied ? hello.copied : hello.former;
+      if (told.size() < kFormerIdsTold) told.push_back(*id);
     }
   }
   hello.node = options_.node;
@@ -169,11 +169,15 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
         rolled_back |= theirs.sessions.back() != sessions.last;
       }
     }
+    // What it was to be told anew, it is so under its new id.
+    const auto inherit = [&](const SessionsValue& former) {
+      if (former.node == peer.node) sessions.anew = std::max(sessions.anew, former.anew);
+    };
+    for (const ReplicaId& id : hello.copied) inherit(sessions_of(id));
     // Whoever comes as the former self of a node that has gone on has gone back, or is a copy.
     for (const ReplicaId& id : hello.former) {
       SessionsValue former = sessions_of(id);
-      // What it was to be told anew, it is so under its new id.
-      if (former.node == peer.node) sessions.anew = std::max(sessions.anew, former.anew);
+      inherit(former);
       if (id == peer.replica || former.shared) continue;
       if (former.node != NodeId{} && former.node != peer.node) continue;
       former.shared = true;
@@ -232,7 +236,12 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
                     [&](const FeedCursor& theirs) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
                       return theirs.replica == identity_.replica && theirs.epoch == identity_.epoch;
                     });
-    if (!any_cursor && !accepted.shared) sessions.anew = last_sequence_;
+    // The same where it stands before the end of what it was told anew: what was beyond may have
+    // been changed since, and have another place.
+    const bool behind =
+        std::any_of(accepted.resume.begin(), accepted.resume.end(),
+                    [&](const FeedCursor& resume) { return resume.sequence < sessions.anew; });
+    if ((!any_cursor || behind) && !accepted.shared) sessions.anew = kToEndOfFeed;
     accepted.anew = sessions.anew;
     if (!accepted.shared) {
       sessions.epoch = identity_.epoch;
@@ -349,7 +358,8 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
       batch.Delete(Table::kMeta, keys::kAttempts);
       // A hub writes under an id of its own.
       if (!options_.hub) {
-        CHAPTER_RETURN_IF_ERROR(StampAgain(transaction, told, own_high, old_id, true, again));
+        CHAPTER_RETURN_IF_ERROR(
+            StampAgain(transaction, told, {own_high, own_high, own_high}, old_id, true, again));
       }
       joined.restart = true;
       joined.restart_reason = absl::StrCat(
@@ -360,9 +370,8 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
     } else if (options_.ahead_max_ms && !options_.hub) {
       const HybridTime limit = HybridTime::FromWall(
           std::max(welcome.clock.wall_ms, welcome.clock.hybrid.wall_ms()) + welcome.ahead_max_ms);
-      CHAPTER_ASSIGN_OR_RETURN(const HybridTime again_above,
-                               AgainAbove(*snapshot, hub.replica, limit));
-      CHAPTER_ASSIGN_OR_RETURN(const OwnStamps own, FindOwnStamps(limit, again_above));
+      CHAPTER_ASSIGN_OR_RETURN(const AheadLimits limits, LimitsOf(*snapshot, hub.replica, limit));
+      CHAPTER_ASSIGN_OR_RETURN(const OwnStamps own, FindOwnStamps(limits));
       if (clock_.last() > limit && !own.again) {
         // Learnt from others, or of records that others have stamped ahead as well. What
         // stays above the clock under this id must not come up a second time.
@@ -380,7 +389,7 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
         if (!IsPlanted(Planted::kStampedAgainUnderOldId)) NewIdentity(false);
         clock_ = HybridClock(std::max(welcome.clock.hybrid, HybridTime::FromWall(WallMs())));
         CHAPTER_RETURN_IF_ERROR(
-            StampAgain(transaction, acknowledged.through, again_above, old_id, false, again));
+            StampAgain(transaction, acknowledged.through, limits, old_id, false, again));
         joined.restart = true;
         joined.restart_reason =
             absl::StrCat("this computer's clock was ", ahead_ms / 1000,
@@ -450,7 +459,9 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
     }
     // A hub without a cursor, or with a void one, may lack what a partial record would leave out,
     // and claim to have seen it.
-    if (joined.start == Sequence{}) acknowledged.anew = last_sequence_;
+    if (joined.start == Sequence{} || joined.start < acknowledged.anew) {
+      acknowledged.anew = kToEndOfFeed;
+    }
     joined.anew = acknowledged.anew;
     acknowledged.through = joined.start;
     acknowledged.farthest = std::max(acknowledged.farthest, acknowledged.through);

@@ -32,8 +32,7 @@ absl::StatusOr<bool> Replica::SendWaiting(const PeerIdentity& hub, HybridTime li
       return false;
     }
     Transaction transaction(engine_, options_);
-    CHAPTER_ASSIGN_OR_RETURN(const HybridTime again_above,
-                             AgainAbove(*snapshot, hub.replica, limit));
+    CHAPTER_ASSIGN_OR_RETURN(const AheadLimits limits, LimitsOf(*snapshot, hub.replica, limit));
     for (size_t sent = 0; it->Valid(); it->Next()) {
       if (it->value() != EncodeWaiting(hub.node)) continue;
       if (sent == kBatchWritesMax) break;
@@ -43,7 +42,7 @@ absl::StatusOr<bool> Replica::SendWaiting(const PeerIdentity& hub, HybridTime li
         Seen others = held->record.seen;
         for (const ReplicaId& id : identity_.own) others.Set(id, {});
         // Where only this node's own stamps are ahead now they can be made again.
-        if (others.Highest() > limit || held->record.seen.Highest() <= again_above) continue;
+        if (others.Highest() > limit || !ToStampAgain(held->record, limits)) continue;
         restart = true;
       }
       transaction.batch().Delete(Table::kMeta, it->key());
@@ -65,7 +64,7 @@ absl::StatusOr<bool> Replica::SendWaiting(const PeerIdentity& hub, HybridTime li
       // Under a new id no stamp comes up a second time.
       if (clock_.last() > limit) clock_ = HybridClock(HybridTime::FromWall(WallMs()));
       size_t again = 0;
-      CHAPTER_RETURN_IF_ERROR(StampAgain(transaction, {}, again_above, old_id, false, again));
+      CHAPTER_RETURN_IF_ERROR(StampAgain(transaction, {}, limits, old_id, false, again));
       transaction.batch().Put(Table::kMeta, keys::kIdentity, EncodeIdentity());
     }
     CHAPTER_RETURN_IF_ERROR(transaction.Place());
@@ -77,8 +76,8 @@ absl::StatusOr<bool> Replica::SendWaiting(const PeerIdentity& hub, HybridTime li
   return restart;
 }
 
-absl::StatusOr<HybridTime> Replica::AgainAbove(const Snapshot& snapshot, ReplicaId hub,
-                                               HybridTime limit) const {
+absl::StatusOr<Replica::AheadLimits> Replica::LimitsOf(const Snapshot& snapshot, ReplicaId hub,
+                                                       HybridTime limit) const {
   // What a hub has acknowledged others may have seen, also what another hub was told and did not
   // answer; and under a new stamp it could show as a conflict: where waiting helps, it waits.
   CHAPTER_ASSIGN_OR_RETURN(const HybridTime acknowledged, HighestAcknowledged(snapshot, {}));
@@ -92,7 +91,33 @@ absl::StatusOr<HybridTime> Replica::AgainAbove(const Snapshot& snapshot, Replica
   if (elsewhere.wall_ms() <= WallMs() + kAcknowledgedAheadMsMax) {
     again_above = std::max(again_above, elsewhere);
   }
-  return again_above;
+  // Above what a record has to wait for, its own stamps are made again no lower than that: the
+  // second more is for the ticks of many writes.
+  const uint64_t with_others_ms =
+      std::max(limit.wall_ms() + kAcknowledgedAheadMsMax, again_above.wall_ms()) + 1000;
+  return AheadLimits{limit, again_above, HybridTime::FromWall(with_others_ms)};
+}
+
+bool Replica::ToStampAgain(const Record& record, const AheadLimits& limits) const {
+  HybridTime own;
+  HybridTime stays;
+  for (const auto& [replica, time] : record.seen.entries()) {
+    HybridTime& highest = Own(replica) ? own : stays;
+    highest = std::max(highest, time);
+  }
+  // Above what others have stamped ahead no stamp is any better.
+  if (own <= limits.again_above || stays > limits.again_above) return false;
+  const auto look = [&](const Version& version) ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+    if (version.time <= limits.again_above && Own(version.replica)) {
+      stays = std::max(stays, version.time);
+    }
+  };
+  for (const Cell& cell : record.cells) look(cell.version);
+  for (const ConflictEntry& entry : record.conflicts) {
+    look(entry.lost_version);
+    for (const SettlementEntry& s : entry.settlements) look(s.version);
+  }
+  return stays <= limits.limit || own > limits.with_others;
 }
 
 absl::StatusOr<HybridTime> Replica::KnownElsewhere(const Snapshot& snapshot, ReplicaId hub) const {
@@ -103,8 +128,11 @@ absl::StatusOr<HybridTime> Replica::KnownElsewhere(const Snapshot& snapshot, Rep
   return highest;
 }
 
-absl::Status Replica::NoteTold(const PeerIdentity& hub, HybridTime own_high) {
+absl::Status Replica::NoteTold(const PeerIdentity& hub, const std::vector<FeedItem>& items) {
+  HybridTime own_high;
+  for (const FeedItem& item : items) own_high = std::max(own_high, item.own_high);
   if (options_.hub || !hub.hub || own_high == HybridTime{}) return absl::OkStatus();
+  uint64_t written = 0;
   {
     absl::MutexLock lock(&mutex_);
     HybridTime& told = told_[hub.replica];
@@ -117,13 +145,21 @@ absl::Status Replica::NoteTold(const PeerIdentity& hub, HybridTime own_high) {
       return bytes.status();
     }
     if (value.hub_epoch != hub.epoch) value = {.hub_epoch = hub.epoch};
-    if (own_high <= value.told_high) return absl::OkStatus();
-    value.told_high = own_high;
-    WriteBatch batch;
-    batch.Put(Table::kMeta, keys::Acknowledged(hub.replica), Encode(value));
-    CHAPTER_RETURN_IF_ERROR(engine_.Write(batch));
+    if (own_high <= value.told_high) {
+      if (told_durable_ == told_written_) return absl::OkStatus();
+    } else {
+      value.told_high = own_high;
+      WriteBatch batch;
+      batch.Put(Table::kMeta, keys::Acknowledged(hub.replica), Encode(value));
+      CHAPTER_RETURN_IF_ERROR(engine_.Write(batch));
+      ++told_written_;
+    }
+    written = told_written_;
   }
-  return engine_.Sync();
+  CHAPTER_RETURN_IF_ERROR(engine_.Sync());
+  absl::MutexLock lock(&mutex_);
+  told_durable_ = std::max(told_durable_, written);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<uint64_t> Replica::CountWaiting(const NodeId& hub) const {
@@ -136,36 +172,31 @@ absl::StatusOr<uint64_t> Replica::CountWaiting(const NodeId& hub) const {
   return count;
 }
 
-// Own stamps above `again_above` in records that others have not stamped as far ahead
-// are made again; those of the present id above `limit` may stay.
-absl::StatusOr<Replica::OwnStamps> Replica::FindOwnStamps(HybridTime limit,
-                                                          HybridTime again_above) const {
+// What is to be made again; those of the present id above the limit may stay.
+absl::StatusOr<Replica::OwnStamps> Replica::FindOwnStamps(const AheadLimits& limits) const {
   OwnStamps found;
-  if (clock_.last() <= limit) return found;
+  if (clock_.last() <= limits.limit) return found;
   // Also of records that are not here any more.
-  found.stay = identity_.last_stamp > limit;
+  found.stay = identity_.last_stamp > limits.limit;
   auto snapshot = engine_.NewSnapshot();
   auto it = snapshot->NewIterator(Table::kRecord, "", "");
   for (it->SeekToFirst(); it->Valid(); it->Next()) {
     CHAPTER_ASSIGN_OR_RETURN(const StoredRecord stored, DecodeStored(it->value()));
-    bool own = false;
-    bool others = false;
-    for (const auto& [replica, time] : stored.record.seen.entries()) {
-      if (time > again_above) (Own(replica) ? own : others) = true;
-    }
-    found.again |= own && !others;
+    found.again |= ToStampAgain(stored.record, limits);
   }
   CHAPTER_RETURN_IF_ERROR(it->status());
   return found;
 }
 
 // Own writes get the present replica id: with `keep_times` all that nobody else knows,
-// which is what came up after `after` in the feed or is stamped above `limit`, under
-// their old clock readings; else those stamped above `limit`, in their old order, with
+// which is what came up after `after` in the feed or is stamped above the limit, under
+// their old clock readings; else those that are to be made again, in their old order, with
 // new ones.
-// What was written under the old id above `limit` these records then have not seen.
-absl::Status Replica::StampAgain(Transaction& transaction, Sequence after, HybridTime limit,
-                                 ReplicaId old_id, bool keep_times, size_t& count) {
+// What was written under the old id above the limit these records then have not seen.
+absl::Status Replica::StampAgain(Transaction& transaction, Sequence after,
+                                 const AheadLimits& limits, ReplicaId old_id, bool keep_times,
+                                 size_t& count) {
+  const HybridTime limit = keep_times ? limits.limit : limits.again_above;
   std::map<Version, std::vector<RecordKey>> old_writes;
   std::vector<RecordKey> touched;
   const Scope all = Scope::All();
@@ -206,8 +237,7 @@ absl::Status Replica::StampAgain(Transaction& transaction, Sequence after, Hybri
     if (versions.empty() && !seen_above) continue;
     Seen others = stored->record.seen;
     for (const ReplicaId& id : old_ids) others.Set(id, {});
-    // Above what others have stamped ahead no stamp is any better.
-    if (!keep_times && others.Highest() > limit) continue;
+    if (!keep_times && !ToStampAgain(stored->record, limits)) continue;
     touched.push_back(key);
     for (const Version& version : versions) old_writes[version].push_back(key);
     if (!keep_times) clock_.Observe(std::max(kept, others.Highest()));

@@ -342,6 +342,26 @@ void Ledger::FollowStamps(History& history, const PlainRecord& before, const Pla
   }
 }
 
+void Ledger::NoteBack(size_t site, History& history, const PlainRecord& before,
+                      const PlainRecord& now) {
+  std::optional<WriteSet> held;
+  for (const auto& [path, cell] : now.cells) {
+    const auto old = before.cells.find(path);
+    if (old != before.cells.end() && old->second.stamp == cell.stamp) continue;
+    const auto number = Find(history, path, cell.value, cell.stamp);
+    if (!number) continue;
+    if (!held) held = Held(history, now);
+    PlainWrite& write = history.writes[*number];
+    for (size_t other = 0; other < history.writes.size(); ++other) {
+      PlainWrite& one = history.writes[other];
+      if (one.path != path) continue;
+      if (write.past.Has(other)) one.back_at &= ~Bit(site);
+      const bool was_here = ((one.seen_at | Bit(one.site)) & Bit(site)) != 0;
+      if (was_here && one.past.Has(*number) && !held->Has(other)) write.back_at |= Bit(site);
+    }
+  }
+}
+
 void Ledger::Observe(size_t site, const std::string& name, const PlainRecord& now) {
   History& history = histories_[name];
   SiteMemory& memory = memory_[site];
@@ -352,6 +372,7 @@ void Ledger::Observe(size_t site, const std::string& name, const PlainRecord& no
   if (const auto before = memory.last.find(name); before != memory.last.end()) {
     FollowStamps(history, before->second, now);
   }
+  NoteBack(site, history, memory.last[name], now);
   memory.last[name] = now;
   bool& erased = memory.erased[name];
   if (erased && !now.erased) fail_(absl::StrCat(name, " was erased and is back"));
@@ -620,12 +641,13 @@ std::vector<Ledger::End> Ledger::Endings(const std::string& name, const History&
         const PlainWrite& by = history.writes[other];
         if (by.kind != PlainWrite::Kind::kCell || !by.past.Has(number)) continue;
         if (by.path == write.path && rank(ends[other]) > 0) {
-          others &= ~Bit(by.site);
-          // Nor from where it is, or is shown: it has replaced the other there.
-          others &= ~by.held_at;
+          // Nor from where it is, or is shown: it has replaced the other there, unless that came
+          // back.
+          uint64_t at = Bit(by.site) | by.held_at;
           for (const auto& [site, listed] : lists_) {
-            if (among(listed, other)) others &= ~Bit(site);
+            if (among(listed, other)) at |= Bit(site);
           }
+          others &= ~(at & ~write.back_at);
         }
         if (by.path == write.path) replacing.emplace_back(other, "replaced knowingly");
         // An edit that came after a restoration keeps the record also where that was refused.

@@ -55,6 +55,8 @@ struct PlainWrite {
   // since, or gone back to where they did not have it.
   uint64_t seen_at = 0;
   uint64_t held_at = 0;
+  // Those at which it is back, after what had replaced it there was refused.
+  uint64_t back_at = 0;
   // Got another stamp at a computer that does not claim any more to have seen the first, or is
   // not claimed any more after a refusal.
   bool stamped_again = false;
@@ -178,6 +180,8 @@ class Ledger {
   size_t Add(const std::string& record, PlainWrite write);
   // Writes that `site` has stamped again: what had a known version has another now.
   void FollowStamps(History& history, const PlainRecord& before, const PlainRecord& now);
+  // Writes that stand at `site` once more.
+  void NoteBack(size_t site, History& history, const PlainRecord& before, const PlainRecord& now);
   // Finds out which write in doubt it was that a version tells of.
   void Resolve(History& history, const std::string& path, const PlainValue& value,
                const Stamp& stamp);

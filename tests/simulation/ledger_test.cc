@@ -205,20 +205,24 @@ TEST_F(LedgerTest, WhatWasRefusedStandsForNothingThatOthersHad) {
 }
 
 TEST_F(LedgerTest, WhatAnotherReplacedAndLostStandsWhereItIsShown) {
-  for (const bool others_have : {false, true}) {
-    const std::string record = others_have ? "m2" : "m1";
-    const uint64_t time = others_have ? 20 : 10;
+  // In m2 another has the first; in m3 it came back to 1, and was there when it got lost.
+  for (const uint64_t n : {1, 2, 3}) {
+    const std::string record = absl::StrCat("m", n);
+    const std::string second = absl::StrCat("x", n, ";");
     PlainRecord one;
-    Write(At(1), one, kName, others_have ? "w3;" : "w1;", time, record);
+    Write(At(1), one, kName, absl::StrCat("w", n, ";"), 10 * n, record);
     ledger_.Observe(0, record, one);
-    if (others_have) ledger_.Observe(2, record, one);
+    if (n == 2) ledger_.Observe(2, record, one);
     // The hub's, which 1 has, and the hub lost; 1 shows it, with what was refused there.
-    Write(At(0), one, kName, others_have ? "w4;" : "w2;", time + 1, record);
-    ledger_.Observe(1, record, one);
+    PlainRecord two = one;
+    Write(At(0), two, kName, second, 10 * n + 1, record);
+    ledger_.Observe(1, record, two);
     ledger_.GoBack(0, {});
-    ledger_.Refused(1, record, kName, others_have ? "w4;" : "w2;");
+    ledger_.Refused(1, record, kName, second);
+    if (n == 3) ledger_.Observe(1, record, one);
   }
-  EXPECT_THAT(Check({}), ElementsAre(HasSubstr("a write was lost: m2 field '3' = w3;")));
+  EXPECT_THAT(Check({}), ElementsAre(HasSubstr("a write was lost: m2 field '3' = w2;"),
+                                     HasSubstr("a write was lost: m3 field '3' = w3;")));
 }
 
 TEST_F(LedgerTest, WhatEachOfTwoCopiesReplacedAndWasRefusedIsNotLost) {

@@ -51,6 +51,29 @@ PeerIdentity Peer(const Site& site) {
   return peer;
 }
 
+std::vector<Version> Versions(const storage::Record& record) {
+  std::vector<Version> versions;
+  for (const storage::Cell& cell : record.cells) versions.push_back(cell.version);
+  return versions;
+}
+
+// Syncs until a heartbeat has told the node what the hub takes now.
+void SyncAndPulse(Site& node, Site& hub) {
+  for (int attempt = 0; attempt < 3; ++attempt) {
+    Loopback loopback(*node.replica, TestConfig(node, true), *hub.replica, TestConfig(hub, false),
+                      ScopesOf(node));
+    loopback.Run().IgnoreError();  // what cannot be sent yet is not quiet
+    for (Site* site : {&node, &hub}) site->environment.now_ms += 11'000;
+    loopback.Tick();
+    if (loopback.Run().ok()) {
+      ASSERT_TRUE(Sync(node, hub).ok());
+      return;
+    }
+    ASSERT_TRUE(loopback.restart());
+  }
+  FAIL() << "the session began again three times";
+}
+
 // The hub's feed of the chapter reaches the node before the node's reaches the hub:
 // both directions run at once.
 void Pull(Site& node, Site& hub) {
@@ -580,6 +603,139 @@ TEST_F(RegressionTest, ANodeIsToldAnewUnderItsNextIdAsWell) {
   theirs.former = {peer.replica};
   ASSERT_TRUE(hq.replica->AcceptPeer(other, theirs).ok());
   EXPECT_FALSE(hq.replica->IsShared(peer.replica));
+}
+
+TEST_F(RegressionTest, AFolderThatWasCopiedIsToldAnewAsWell) {
+  ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "italy"}}).ok());
+  {
+    Loopback cut(*italy.replica, TestConfig(italy, true), *hq.replica, TestConfig(hq, false),
+                 ScopesOf(italy));
+    cut.Run(3).IgnoreError();  // it has not got all
+  }
+  const storage::ReplicaId before = italy.replica->replica_id();
+  italy.options.copied = true;
+  italy.Open();
+  italy.options.copied = false;
+  storage::HelloFacts hello = *italy.replica->SayHello(2);
+  EXPECT_EQ(hello.copied, std::vector<storage::ReplicaId>{before});
+  hello.cursors = {{.replica = hq.replica->replica_id(),
+                    .epoch = hq.replica->epoch(),
+                    .scope = Scope::Global(),
+                    .sequence = {1},
+                    .mark = {}}};
+  const auto accepted = hq.replica->AcceptPeer(Peer(italy), hello);
+  ASSERT_TRUE(accepted.ok());
+  EXPECT_EQ(accepted->anew, storage::kToEndOfFeed);
+  EXPECT_FALSE(hq.replica->IsShared(before)) << "the first may still be in use";
+}
+
+TEST_F(RegressionTest, WhatChangesWhileANodeIsToldAnewIsToldWhole) {
+  // A record whose new place came to be read after the pass went in part.
+  ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "italy"}}).ok());
+  ASSERT_TRUE(hq.Put(kNote2, {{kChapterField, "italy"}}).ok());
+  const Sequence end = hq.replica->FeedEnds({Scope::All()})->front().sequence;
+  const auto accepted = hq.replica->AcceptPeer(Peer(italy), *italy.replica->SayHello(1));
+  ASSERT_TRUE(accepted.ok());
+  ASSERT_TRUE(hq.Put(kNote2, {{kTextField, "x"}}).ok());
+  storage::FeedRequest request{.peer = Peer(italy),
+                               .scope = Scope::Chapter("italy"),
+                               .after = end,
+                               .since = end,
+                               .anew = accepted->anew,
+                               .bytes_max = 1 << 20,
+                               .records_max = 10};
+  request.peer.scopes = ScopesOf(italy);
+  const auto page = hq.replica->ReadFeed(request);
+  ASSERT_TRUE(page.ok());
+  ASSERT_EQ(page->items.size(), 1u);
+  EXPECT_FALSE(storage::IsPartial(page->items[0].update));
+  // It is over once the node has acknowledged all, and not before; on both sides.
+  const auto anew = [&] {
+    storage::HelloFacts hello = *italy.replica->SayHello(2);
+    hello.session = 0;
+    return hq.replica->AcceptPeer(Peer(italy), hello)->anew;
+  };
+  {
+    Loopback cut(*italy.replica, TestConfig(italy, true), *hq.replica, TestConfig(hq, false),
+                 ScopesOf(italy));
+    cut.Run(3).IgnoreError();
+  }
+  EXPECT_EQ(anew(), storage::kToEndOfFeed);
+  ASSERT_TRUE(italy.Put(kNote3, {{kChapterField, "italy"}, {kTextField, "y"}}).ok());
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  const Sequence last = anew();
+  EXPECT_NE(last, storage::kToEndOfFeed);
+  EXPECT_GE(last, end);
+  for (Site* site : {&hq, &italy}) {
+    ASSERT_TRUE(site->Put(kNote3, {{kOtherField, site->options.chapter + "z"}}).ok());
+    SessionCounts counts;
+    ASSERT_TRUE(Sync(italy, hq, &counts).ok());
+    EXPECT_EQ(site == &hq ? counts.records_received : counts.records_sent, 1u);
+  }
+}
+
+TEST_F(RegressionTest, ARecordWaitsWithTheStampThatItWaitsFor) {
+  // What came after a stamp that another hub had was made again at each try, in vain.
+  constexpr uint64_t kAheadMs = 300'000;
+  Site hq2{"hq2", true, 9};
+  hq2.environment.now_ms += kAheadMs;
+  italy.environment.now_ms += kAheadMs;
+  ASSERT_TRUE(italy.Put(kNote1, {{kChapterField, "italy"}, {kTextField, "a"}}).ok());
+  ASSERT_TRUE(Sync(italy, hq2).ok());
+  italy.environment.now_ms += 1000;
+  ASSERT_TRUE(italy.Put(kNote1, {{kOtherField, "b"}}).ok());
+  const storage::Record written = italy.Get(kNote1);
+  std::set<uint64_t> ids;
+  for (int i = 0; i < 5; ++i) {
+    EXPECT_EQ(Sync(italy, hq), absl::OkStatus());
+    ids.insert(italy.replica->replica_id().value);
+  }
+  EXPECT_EQ(ids.size(), 1u) << "a new replica id with every try";
+  EXPECT_FALSE(hq.Has(kNote1));
+  EXPECT_EQ(Versions(italy.Get(kNote1)), Versions(written));
+  hq.environment.now_ms += kAheadMs;
+  italy.environment.now_ms += kAheadMs;
+  SyncAndPulse(italy, hq);
+  EXPECT_EQ(Versions(hq.Get(kNote1)), Versions(written));
+  // But not for years.
+  hq2.environment.now_ms += 2 * kAheadMs;
+  italy.environment.now_ms = hq2.environment.now_ms;
+  ASSERT_TRUE(italy.Put(kNote2, {{kChapterField, "italy"}}).ok());
+  ASSERT_TRUE(Sync(italy, hq2).ok());
+  italy.environment.now_ms += 365ull * 86'400'000;
+  ASSERT_TRUE(italy.Put(kNote2, {{kTextField, "c"}}).ok());
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(Sync(italy, hq), absl::OkStatus());
+  hq.environment.now_ms = italy.environment.now_ms = hq2.environment.now_ms;
+  SyncAndPulse(italy, hq);
+  EXPECT_EQ(hq.Text(kNote2, kTextField), "c");
+}
+
+TEST_F(RegressionTest, WhatAHubWasToldAheadOfTheClockIsRememberedOverARestart) {
+  // What was not acknowledged was made again under another stamp, and showed as a conflict.
+  constexpr uint64_t kAheadMs = 100'000;
+  Site hq2{"hq2", true, 9};
+  italy.environment.now_ms += kAheadMs;
+  ASSERT_TRUE(italy.Put(kNote1, {{kChapterField, "italy"}}).ok());
+  italy.environment.now_ms -= kAheadMs;
+  const storage::Record written = italy.Get(kNote1);
+  storage::FeedRequest request{.peer = Peer(hq2),
+                               .scope = Scope::All(),
+                               .after = {},
+                               .since = {},
+                               .anew = {},
+                               .bytes_max = 1 << 20,
+                               .records_max = 10};
+  const auto page = italy.replica->ReadFeed(request);
+  ASSERT_TRUE(page.ok());
+  ASSERT_EQ(page->items.size(), 1u);
+  italy.engine->Crash();
+  italy.Open();
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(Sync(italy, hq), absl::OkStatus());
+  EXPECT_EQ(Versions(italy.Get(kNote1)), Versions(written));
+  hq.environment.now_ms += kAheadMs;
+  italy.environment.now_ms += kAheadMs;
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  EXPECT_EQ(Versions(hq.Get(kNote1)), Versions(written));
 }
 
 TEST_F(RegressionTest, ANewEpochEndsTheSessionsOfTheOldOne) {

@@ -303,7 +303,9 @@ TEST_F(SessionTest, WhatWasRefusedIsNotAcknowledged) {
   const storage::HybridTime first = italy.replica->Read(kNote1)->record.seen.Highest();
   const storage::HybridTime second = italy.replica->Read(Key(kNote, 2))->record.seen.Highest();
   ASSERT_LT(first, second);
-  for (const bool refused : {true, false}) {
+  // With the position, before it, or not.
+  for (const int messages : {1, 2, 0}) {
+    const bool refused = messages > 0;
     Driver node(italy, true);
     v1::SyncMessage message;
     v1::Welcome& welcome = *message.mutable_welcome();
@@ -328,6 +330,12 @@ TEST_F(SessionTest, WhatWasRefusedIsNotAcknowledged) {
       *refusal.mutable_record() = ToProto(Key(kNote, 2));
       refusal.set_sequence(2);
       refusal.set_reason(v1::REFUSAL_REASON_AHEAD);
+    }
+    if (messages == 2) {
+      v1::SyncMessage before;
+      stored.mutable_refused()->Swap(before.mutable_stored()->mutable_refused());
+      before.mutable_stored()->set_scope("*");
+      node.Receive(before);
     }
     node.Receive(message);
     EXPECT_TRUE(node.ended.ok()) << node.ended;
