@@ -322,10 +322,22 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
     }
   }
   size_t settlements = 0;
+  HybridTime settled_at;
+  std::string settled_by;
+  const auto count_settlement = [&](const SettlementEntry& s) {
+    ++settlements;
+    settled_at = std::max(settled_at, s.version.time);
+    settled_by = s.actor;
+  };
+  const auto count_unseen = [&](const ConflictEntry& entry) {
+    for (const SettlementEntry& s : entry.settlements) {
+      if (!hub_seen.Covers(s.version)) count_settlement(s);
+    }
+  };
   for (ConflictEntry entry : held->record.conflicts) {
     for (const SettlementEntry& s : entry.settlements) {
       if (!unseen_own(s.version)) continue;
-      ++settlements;
+      count_settlement(s);
       taken_out.insert(s.version.replica);
       refused.written_at = std::max(refused.written_at, s.version.time);
     }
@@ -340,16 +352,18 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
                       .reason = refusal.message,
                       .written_at = entry.lost_version.time});
       taken_out.insert(entry.lost_version.replica);
+      count_unseen(entry);
     } else {
       later.state.conflicts.push_back(std::move(entry));
     }
   }
   // A hub that has gone back does not know them any more, and this node cannot tell what
   // they had replaced: an officer is to see them.
-  // The same where the record has left, or is not at the hub, once something was taken out: what
-  // remains shows less than it had seen, and would hide from the hub what the refused writes had
-  // replaced.
-  const bool gaps = hub_state == nullptr && (!refused.cells.empty() || !lost.empty());
+  // The same where the record is not at the hub, once something was taken out: what remains shows
+  // less than it had seen, and would hide from the hub what the refused writes had replaced. And
+  // where it has left, and is dropped here.
+  const bool gaps =
+      hub_state == nullptr && (!hub_seen.empty() || !refused.cells.empty() || !lost.empty());
   const auto list_lost = [&](const CellPath& path, const std::optional<std::string>& value,
                              const std::string& actor, HybridTime written_at) {
     lost.push_back(
@@ -374,11 +388,7 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
         list_lost(entry.path, entry.lost_value, entry.lost_actor, entry.lost_version.time);
       }
       // Of what goes on to the hub the settlements go along.
-      if (!known || later.state.cells.empty()) {
-        for (const SettlementEntry& s : entry.settlements) {
-          settlements += !hub_seen.Covers(s.version);
-        }
-      }
+      if (!known || later.state.cells.empty()) count_unseen(entry);
       return !known;
     });
     // What has left stays until it is dropped. What the hub has not got at all goes, as all of
@@ -389,7 +399,11 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
     if (hub_seen.empty()) transaction.batch().Put(Table::kMeta, keys::kCursorsVoid, "");
   }
   if (settlements > 0) {
-    absl::StrAppend(&refused.reason, " (with it went ", settlements, " settlements of conflicts)");
+    const bool listed = refused.written_at != HybridTime{} || lost.empty();
+    if (listed) refused.written_at = std::max(refused.written_at, settled_at);
+    if (listed && refused.actor.empty()) refused.actor = settled_by;
+    absl::StrAppend(listed ? &refused.reason : &lost.front().reason, " (with it went ", settlements,
+                    " settlements of conflicts)");
   }
   // To have seen a later write of an id is to have seen all before it: what was refused
   // would count as replaced if it came back, from a backup or by way of another hub.

@@ -29,6 +29,10 @@ constexpr size_t kPageSlackBytes = 8 << 10;
 constexpr size_t kWindowPages = 8;
 // Quiet for so long, in milliseconds, is quiet: longer than any back-off.
 constexpr uint64_t kQuietMs = 32'000;
+// With several hubs of which one has gone back: until all have heard of its new epoch. A node takes
+// a hub's word for it once that is a minute (kHubClocksApartMsMax) later than what it knows, by
+// clocks that are 24 s apart; and a heartbeat takes 10 s from one to the next.
+constexpr uint64_t kHubsHeardMs = 110'000;
 // How often a computer may say Hello, and begin an epoch, once all faults have ended. In
 // seeds 1 to 300 no computer of 2746 said it more than 9 times, all but 6 at most 3 times; 10
 // began an epoch, none two.
@@ -642,7 +646,10 @@ void Federation::Settle(uint64_t ticks_max, const std::function<void()>& before)
   if (before) before();
   const uint64_t begin_ms = scheduler_.now_ms();
   last_message_ms_ = begin_ms;
-  while (report_.ok && !Quiet()) {
+  const auto hubs = std::count_if(sites_.begin(), sites_.end(),
+                                  [](const auto& site) { return site->options.hub; });
+  const uint64_t least_ms = hubs > 1 && past_changed_ ? kHubsHeardMs : 0;
+  while (report_.ok && (!Quiet() || scheduler_.now_ms() - begin_ms < least_ms)) {
     if (scheduler_.now_ms() - begin_ms > ticks_max * 1000) {
       std::string who;
       for (const auto& site : sites_) {

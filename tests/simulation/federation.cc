@@ -754,6 +754,7 @@ void Federation::Revoke(size_t number) {
   site.revoked = true;
   ledger_.Excuse(ReadAll(number), others, "only a revoked node had it");
   ledger_.ExcuseWritesOf(number, "written at a revoked node");
+  ledger_.Revoke(number);
   for (Client& client : site.clients) {
     if (client.line != nullptr) client.line->Cut();
   }

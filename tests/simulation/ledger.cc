@@ -93,13 +93,16 @@ size_t Ledger::Add(const std::string& record, PlainWrite write) {
   return number;
 }
 
+void Ledger::NoteStamp(History& history, const Stamp& stamp, size_t number) {
+  const PlainWrite& write = history.writes[number];
+  history.by_stamp[{write.path, stamp}] = number;
+  history.by_version[{write.path, stamp, write.value}] = number;
+}
+
 std::optional<size_t> Ledger::Find(const History& history, const std::string& path,
                                    const PlainValue& value, const Stamp& stamp) const {
-  // Two computers that believe to be one may have made one version each.
-  const auto known = history.by_stamp.find({path, stamp});
-  if (known != history.by_stamp.end() && history.writes[known->second].value == value) {
-    return known->second;
-  }
+  const auto known = history.by_version.find({path, stamp, value});
+  if (known != history.by_version.end()) return known->second;
   // Stamped again, or made by a call that failed.
   const auto it = history.by_value.find({path, value});
   if (it == history.by_value.end() || it->second.size() != 1) return std::nullopt;
@@ -193,7 +196,7 @@ void Ledger::Acknowledge(const std::string& record, size_t first, size_t count,
       continue;
     }
     write.stamp = cell->second.stamp;
-    history.by_stamp[{write.path, *write.stamp}] = number;
+    NoteStamp(history, *write.stamp, number);
     batch = write.stamp;
   }
   if (!batch) return;
@@ -297,7 +300,7 @@ void Ledger::Resolve(History& history, const std::string& path, const PlainValue
     if (write.acknowledged || write.stamp || write.replica != stamp.replica) continue;
     write.stamp = stamp;
     write.observed = true;
-    history.by_stamp[{path, stamp}] = number;
+    NoteStamp(history, stamp, number);
     return;
   }
 }
@@ -306,7 +309,7 @@ void Ledger::FollowStamps(History& history, const PlainRecord& before, const Pla
   const auto follow = [&](const std::string& path, const Stamp& old, const Stamp& fresh) {
     const auto known = history.by_stamp.find({path, old});
     if (known == history.by_stamp.end()) return;
-    history.by_stamp[{path, fresh}] = known->second;
+    NoteStamp(history, fresh, known->second);
     history.writes[known->second].stamped_again = true;
   };
   for (const auto& [path, cell] : now.cells) {
@@ -636,7 +639,7 @@ std::vector<Ledger::End> Ledger::Endings(const std::string& name, const History&
       // What replaced it stands for it. What was refused, or may be lost, does so only where
       // nobody else had it: it must not take anything from others.
       std::vector<std::pair<size_t, const char*>> replacing;
-      uint64_t others = write.held_at;
+      uint64_t others = write.held_at & ~revoked_;
       for (size_t other = number + 1; other < count; ++other) {
         const PlainWrite& by = history.writes[other];
         if (by.kind != PlainWrite::Kind::kCell || !by.past.Has(number)) continue;

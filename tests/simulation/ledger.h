@@ -104,6 +104,8 @@ class Ledger {
 
   // --- What is seen of the replicas. ---
 
+  // What a site holds from here on comes back to nobody.
+  void Revoke(size_t site) { revoked_ |= uint64_t{1} << (site % 64); }
   // A record as a replica has it now; or that it has let it go.
   void Observe(size_t site, const std::string& record, const PlainRecord& now);
   void ObserveGone(size_t site, const std::string& record);
@@ -165,6 +167,8 @@ class Ledger {
   struct History {
     std::vector<PlainWrite> writes;
     std::map<std::pair<std::string, Stamp>, size_t> by_stamp;
+    // The same by value as well: two computers that believe to be one may have made two.
+    std::map<std::tuple<std::string, Stamp, PlainValue>, size_t> by_version;
     std::map<std::pair<std::string, PlainValue>, std::vector<size_t>> by_value;
     std::set<std::tuple<std::string, PlainValue, Stamp>> judged;  // conflict entries
     std::map<std::pair<std::string, Stamp>, PlainValue> content;
@@ -178,6 +182,7 @@ class Ledger {
   };
 
   size_t Add(const std::string& record, PlainWrite write);
+  static void NoteStamp(History& history, const Stamp& stamp, size_t number);
   // Writes that `site` has stamped again: what had a known version has another now.
   void FollowStamps(History& history, const PlainRecord& before, const PlainRecord& now);
   // Writes that stand at `site` once more.
@@ -220,6 +225,7 @@ class Ledger {
 
   const std::function<void(const std::string&)> fail_;
   std::map<std::string, History> histories_;
+  uint64_t revoked_ = 0;  // sites, a bit each
   std::map<size_t, SiteMemory> memory_;
   bool hub_went_back_ = false;
   std::map<size_t, std::string> excused_sites_;

@@ -258,6 +258,33 @@ TEST_F(LedgerTest, WhatMayBeLostStandsForNothingThatOthersHave) {
   EXPECT_THAT(ledger_.losses_allowed(), ElementsAre(Pair("revoked", 3)));
 }
 
+TEST_F(LedgerTest, WhatARevokedComputerHoldsComesBackToNobody) {
+  // 1 has replaced it knowingly, which was refused; 2 still has it, or 3, which is revoked.
+  for (const size_t other : {2, 3}) {
+    const std::string record = absl::StrCat("m", other);
+    const std::string second = absl::StrCat("x", other, ";");
+    PlainRecord one;
+    Write(At(1), one, kName, absl::StrCat("w", other, ";"), 10 * other, record);
+    ledger_.Observe(other, record, one);
+    Write(At(1), one, kName, second, 10 * other + 1, record);
+    ledger_.Refused(1, record, kName, second);
+  }
+  ledger_.Revoke(3);
+  EXPECT_THAT(Check({}), ElementsAre(HasSubstr("a write was lost: m2 field '3' = w2;")));
+}
+
+TEST_F(LedgerTest, OfTwoValuesOfOneVersionEachIsKnown) {
+  ledger_.Twins(1, 2);
+  PlainRecord one;
+  Write(At(3), one, kName, "same", 5);
+  Write(At(3), one, kName, "w1;", 6);
+  PlainRecord two = one;
+  Write({1, 7}, one, kName, "same", 10);
+  Write({2, 7}, two, kName, "w2;", 10);
+  Write(At(4), one, kName, "w3;", 11);
+  EXPECT_THAT(Check({{"m1", one}}), ElementsAre(HasSubstr("a write was lost: m1 field '3' = w2;")));
+}
+
 TEST_F(LedgerTest, AnEntryOfAnotherWriteOfTheValueDoesNotAccountForOne) {
   PlainRecord hub;
   Write(At(1), hub, kChapterPath, "oslo", 10);

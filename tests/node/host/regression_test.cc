@@ -1089,6 +1089,65 @@ TEST_F(RegressionTest, TwoHubsAgreeWhereADeepFollowerIs) {
   ASSERT_EQ(hq.Get(Key(kReply, 5)).seen, hq2.Get(Key(kReply, 5)).seen);
 }
 
+TEST_F(RegressionTest, WhatOthersWroteIsListedWhereARefusedRecordHasLeft) {
+  // A node brought back what its hub had lost of others' writes, was refused, and let it go.
+  ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "italy"}, {kTextField, "a"}}).ok());
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  auto old = std::make_unique<storage::MemoryEngine>();
+  Clone(*hq.engine, *old);
+  ASSERT_TRUE(hq.Put(kNote1, {{kOtherField, "lost by hq"}}).ok());
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  hq.replica.reset();
+  hq.engine = std::move(old);
+  hq.options.copied = true;  // restored, and knows it
+  hq.Open();
+  hq.options.copied = false;
+  ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "toronto"}}).ok());
+  // The other copy of italy's folder has let it go.
+  ASSERT_TRUE(hq.replica->Acknowledge({.peer = Peer(italy), .dropped = {{1, kNote1}}}).ok());
+  EXPECT_EQ(Sync(italy, hq), absl::OkStatus());
+  EXPECT_EQ(Sync(italy, hq), absl::OkStatus());
+  EXPECT_FALSE(italy.Has(kNote1));
+  const auto refused = italy.replica->ListRefused(0, 10);
+  ASSERT_TRUE(refused.ok());
+  ASSERT_EQ(refused->size(), 1u);
+  ASSERT_EQ(refused->front().cells.size(), 1u);
+  EXPECT_EQ(refused->front().cells[0].path.field, kOtherField);
+  EXPECT_EQ(refused->front().cells[0].value, Wire(kOtherField, "lost by hq"));
+}
+
+TEST_F(RegressionTest, SettlementsThatGoWithAListedValueAreTold) {
+  // Of a conflict that the hub had lost the value was listed, and not that it had been settled.
+  ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "italy"}, {kTextField, "a"}}).ok());
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  auto old = std::make_unique<storage::MemoryEngine>();
+  Clone(*hq.engine, *old);
+  ASSERT_TRUE(italy.Put(kNote1, {{kTextField, "italy's"}}).ok());
+  hq.environment.now_ms += 1000;
+  ASSERT_TRUE(hq.Put(kNote1, {{kTextField, "hq's"}}).ok());
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  ASSERT_TRUE(hq.Write({.kind = LocalWrite::Kind::kSettle,
+                        .key = kNote1,
+                        .path = {.field = kTextField, .map_key = {}},
+                        .lost = Wire(kTextField, "italy's"),
+                        .choice = storage::Choice::kKeep})
+                  .ok());
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  hq.replica.reset();
+  hq.engine = std::move(old);
+  hq.options.copied = true;  // restored, and knows it
+  hq.Open();
+  hq.options.copied = false;
+  ASSERT_TRUE(italy.Put(kNote1, {{kHqField, "x"}}).ok());
+  EXPECT_EQ(Sync(italy, hq), absl::OkStatus());
+  const auto refused = italy.replica->ListRefused(0, 10);
+  ASSERT_TRUE(refused.ok());
+  const auto tells = [](const storage::RefusedWrite& write) {
+    return write.reason.find("1 settlements of conflicts") != std::string::npos;
+  };
+  EXPECT_EQ(std::count_if(refused->begin(), refused->end(), tells), 1);
+}
+
 TEST_F(RegressionTest, TheListOfRefusedWritesCanAlwaysBeRead) {
   // Many settlements in a refused record made the list unreadable, and erasures stopped.
   constexpr int kMany = 950;
