@@ -155,7 +155,10 @@ absl::Status History::AddReplica(const std::string& name, uint64_t id, bool hub,
   member->options.chapter = chapter;
   member->options.entities = node::StorageRules(registry_);
   member->options.ahead_max_ms = std::nullopt;
-  member->options.replica_id = storage::ReplicaId{id};
+  // Ids with a common upper half are of one replica: small numbers have none, and keep their order
+  // in it.
+  member->options.replica_id =
+      storage::ReplicaId{id <= UINT32_MAX ? id << storage::kLineageShift : id};
   member->options.node.bytes = IdOf("node " + name).bytes;
   CHAPTER_ASSIGN_OR_RETURN(member->engine, make_engine_(name));
   CHAPTER_RETURN_IF_ERROR(Open(*member));
