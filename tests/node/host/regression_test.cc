@@ -57,6 +57,15 @@ std::vector<Version> Versions(const storage::Record& record) {
   return versions;
 }
 
+// A backup is put back, and the site knows it.
+void Restore(Site& site, std::unique_ptr<storage::MemoryEngine> backup) {
+  site.replica.reset();
+  site.engine = std::move(backup);
+  site.options.copied = true;
+  site.Open();
+  site.options.copied = false;
+}
+
 // Syncs until a heartbeat has told the node what the hub takes now.
 void SyncAndPulse(Site& node, Site& hub) {
   for (int attempt = 0; attempt < 3; ++attempt) {
@@ -668,9 +677,18 @@ TEST_F(RegressionTest, WhatChangesWhileANodeIsToldAnewIsToldWhole) {
   EXPECT_GE(last, end);
   for (Site* site : {&hq, &italy}) {
     ASSERT_TRUE(site->Put(kNote3, {{kOtherField, site->options.chapter + "z"}}).ok());
-    SessionCounts counts;
-    ASSERT_TRUE(Sync(italy, hq, &counts).ok());
-    EXPECT_EQ(site == &hq ? counts.records_received : counts.records_sent, 1u);
+    Loopback loopback(*italy.replica, TestConfig(italy, true), *hq.replica, TestConfig(hq, false),
+                      ScopesOf(italy));
+    std::vector<std::pair<bool, bool>> told;  // by whom, and in part
+    loopback.set_observer([&](bool from_initiator, const v1::SyncMessage& message) {
+      const auto records = UnpackRecords(message.changes());
+      ASSERT_TRUE(records.ok());
+      for (const storage::InboundRecord& record : *records) {
+        told.emplace_back(from_initiator, storage::IsPartial(record.update));
+      }
+    });
+    ASSERT_TRUE(loopback.Run().ok());
+    EXPECT_EQ(told, (std::vector<std::pair<bool, bool>>{{site == &italy, true}}));
   }
 }
 
@@ -1097,11 +1115,7 @@ TEST_F(RegressionTest, WhatOthersWroteIsListedWhereARefusedRecordHasLeft) {
   Clone(*hq.engine, *old);
   ASSERT_TRUE(hq.Put(kNote1, {{kOtherField, "lost by hq"}}).ok());
   ASSERT_TRUE(Sync(italy, hq).ok());
-  hq.replica.reset();
-  hq.engine = std::move(old);
-  hq.options.copied = true;  // restored, and knows it
-  hq.Open();
-  hq.options.copied = false;
+  Restore(hq, std::move(old));
   ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "toronto"}}).ok());
   // The other copy of italy's folder has let it go.
   ASSERT_TRUE(hq.replica->Acknowledge({.peer = Peer(italy), .dropped = {{1, kNote1}}}).ok());
@@ -1133,11 +1147,7 @@ TEST_F(RegressionTest, SettlementsThatGoWithAListedValueAreTold) {
                         .choice = storage::Choice::kKeep})
                   .ok());
   ASSERT_TRUE(Sync(italy, hq).ok());
-  hq.replica.reset();
-  hq.engine = std::move(old);
-  hq.options.copied = true;  // restored, and knows it
-  hq.Open();
-  hq.options.copied = false;
+  Restore(hq, std::move(old));
   ASSERT_TRUE(italy.Put(kNote1, {{kHqField, "x"}}).ok());
   EXPECT_EQ(Sync(italy, hq), absl::OkStatus());
   const auto refused = italy.replica->ListRefused(0, 10);
