@@ -559,16 +559,16 @@ void Session::On(const Applied& event) {
 
 void Session::ReadAnswers() {
   Sequence since{UINT64_MAX};
-  Sequence anew;
+  bool told_anew = true;
   for (const Outbound& feed : outbound_) {
     since = std::min(since, feed.acknowledged);
-    anew = std::max(anew, feed.anew);
+    told_anew = told_anew && feed.acknowledged >= feed.anew;
   }
   busy_ = Busy::kAnswering;
   effects_.push_back(ReadRecords{{.peer = peer_,
                                   .keys = answers_,
                                   .since = since,
-                                  .anew = anew,
+                                  .anew = told_anew ? Sequence{} : storage::kToEndOfFeed,
                                   .asked = false,
                                   .refusals_noted = false,
                                   .bytes_max = page_bytes_}});
@@ -766,23 +766,24 @@ void Session::TakeStored(const v1::Stored& stored) {
 }
 
 // The hub has not got it, and nobody has it from it: its stamps will not count as acknowledged.
+// What it refused of a whole record that it had asked for, without a place in a feed, stands for
+// all that is under way of that record.
 void Session::ForgetRefused(const storage::RefusedRecord& refused) {
+  const bool whole = refused.sequence == Sequence{};
   for (InFlight& page : in_flight_) {
-    // What was asked for whole was asked for the oldest page that held it.
-    const auto is_it = [&](const InFlight::Own& own) {
-      return own.key == refused.key &&
-             (refused.sequence == Sequence{} || own.sequence == refused.sequence);
-    };
-    if (std::erase_if(page.own, is_it) > 0) return;
+    std::erase_if(page.own, [&](const InFlight::Own& own) {
+      return own.key == refused.key && (whole || own.sequence == refused.sequence);
+    });
   }
 }
 
 std::optional<Sequence> Session::ToldAnew() {
   if (!anew_open_) return std::nullopt;
-  Sequence anew;
+  // Feeds are read to their ends one after another: the first end holds for all of them.
+  Sequence anew{UINT64_MAX};
   for (const Outbound& feed : outbound_) {
     if (feed.acknowledged < feed.anew) return std::nullopt;
-    anew = std::max(anew, feed.anew);
+    anew = std::min(anew, feed.anew);
   }
   anew_open_ = false;
   return anew;

@@ -405,7 +405,9 @@ class Replica {
   // At a node: the highest own stamp that each hub was told since the start. One that is ahead of
   // the wall clock is on disk as well.
   std::map<ReplicaId, HybridTime> told_ ABSL_GUARDED_BY(mutex_);
-  uint64_t told_written_ ABSL_GUARDED_BY(mutex_) = 0;  // so often it was written down
+  // So often it was written down. The first stands for what is there from before the start, which
+  // need not be durable.
+  uint64_t told_written_ ABSL_GUARDED_BY(mutex_) = 1;
   uint64_t told_durable_ ABSL_GUARDED_BY(mutex_) = 0;  // of these, known to be durable
   uint64_t refused_last_ ABSL_GUARDED_BY(mutex_) = 0;
   std::map<EntityNumber, uint64_t> live_counts_ ABSL_GUARDED_BY(mutex_);

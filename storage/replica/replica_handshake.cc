@@ -149,6 +149,7 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
       return absl::PermissionDeniedError(
           absl::StrCat("replica ", ToHex(peer.replica.value), " is another node's"));
     }
+    const bool first_meeting = sessions.node == NodeId{};
     sessions.node = peer.node;
     const auto contains = [&](const std::vector<uint64_t>& some) {
       return std::find(some.begin(), some.end(), sessions.last) != some.end();
@@ -169,9 +170,10 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
         rolled_back |= theirs.sessions.back() != sessions.last;
       }
     }
-    // What it was to be told anew, it is so under its new id.
+    // What it was to be told anew, it is so under its new id; once, for that pass has its own end.
     const auto inherit = [&](const SessionsValue& former) {
-      if (former.node == peer.node) sessions.anew = std::max(sessions.anew, former.anew);
+      if (first_meeting && former.node == peer.node)
+        sessions.anew = std::max(sessions.anew, former.anew);
     };
     for (const ReplicaId& id : hello.copied) inherit(sessions_of(id));
     // Whoever comes as the former self of a node that has gone on has gone back, or is a copy.

@@ -606,6 +606,20 @@ TEST_F(RegressionTest, ANodeIsToldAnewUnderItsNextIdAsWell) {
   EXPECT_EQ(second->anew, first->anew);
   EXPECT_TRUE(hq.replica->IsShared(hello.former[0]));
   EXPECT_FALSE(hq.replica->IsShared(peer.replica));
+  // Once told all of it, it is so under this id for good, also where it names the former one again.
+  hello.cursors = *hq.replica->FeedEnds({Scope::Global(), Scope::Chapter("italy")});
+  const Sequence end = hello.cursors.front().sequence;
+  ASSERT_TRUE(hq.replica->Acknowledge({.peer = peer, .anew = end, .accepted = hello.session}).ok());
+  hello.session = 3;
+  hello.acknowledged = {{.hub = hq.replica->replica_id(),
+                         .epoch = hq.replica->epoch(),
+                         .through = {},
+                         .as = peer.replica,
+                         .sessions = {2}}};
+  const auto third = hq.replica->AcceptPeer(peer, hello);
+  ASSERT_TRUE(third.ok());
+  EXPECT_FALSE(third->shared);
+  EXPECT_EQ(third->anew, end);
   // Another node's ids are not its to give up.
   storage::PeerIdentity other = Peer(toronto);
   storage::HelloFacts theirs = *toronto.replica->SayHello(3);

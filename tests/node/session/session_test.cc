@@ -105,6 +105,30 @@ class SessionTest : public testing::Test {
     ASSERT_TRUE(hub.session().ready()) << hub.ended;
   }
 
+  // A node's end, welcomed by a hub.
+  void Welcome(Driver& node) {
+    v1::SyncMessage message;
+    v1::Welcome& welcome = *message.mutable_welcome();
+    welcome.set_version(1);
+    welcome.set_replica(kPeerReplica);
+    welcome.set_epoch(1);
+    welcome.set_node(std::string(16, 'h'));
+    welcome.set_ahead_max_ms(60'000);
+    welcome.mutable_clock()->set_wall_ms(node.now_ms);
+    EntitiesToProto(TestConfig(hq, true).entities, welcome.mutable_entities());
+    node.Receive(message);
+    ASSERT_TRUE(node.session().ready()) << node.ended;
+  }
+
+  // Where the peer is once it has all that was sent.
+  static uint64_t Told(const std::vector<v1::SyncMessage>& sent) {
+    uint64_t told = 0;
+    for (const v1::SyncMessage& message : sent) {
+      if (message.has_changes()) told = message.changes().last();
+    }
+    return told;
+  }
+
   void Fill(uint8_t count, size_t bytes) {
     for (uint8_t i = 1; i <= count; ++i) {
       ASSERT_TRUE(
@@ -307,23 +331,11 @@ TEST_F(SessionTest, WhatWasRefusedIsNotAcknowledged) {
   for (const int messages : {1, 2, 0}) {
     const bool refused = messages > 0;
     Driver node(italy, true);
+    Welcome(node);
     v1::SyncMessage message;
-    v1::Welcome& welcome = *message.mutable_welcome();
-    welcome.set_version(1);
-    welcome.set_replica(kPeerReplica);
-    welcome.set_epoch(1);
-    welcome.set_node(std::string(16, 'h'));
-    welcome.set_ahead_max_ms(60'000);
-    welcome.mutable_clock()->set_wall_ms(node.now_ms);
-    EntitiesToProto(TestConfig(hq, true).entities, welcome.mutable_entities());
-    node.Receive(message);
-    ASSERT_TRUE(node.session().ready()) << node.ended;
-    message.Clear();
     v1::Stored& stored = *message.mutable_stored();
     stored.set_scope("*");
-    for (const v1::SyncMessage& sent : node.TakeSent()) {
-      if (sent.has_changes()) stored.set_through(sent.changes().last());
-    }
+    stored.set_through(Told(node.TakeSent()));
     ASSERT_GE(stored.through(), 2u);
     if (refused) {
       v1::Refusal& refusal = *stored.add_refused();
@@ -341,6 +353,29 @@ TEST_F(SessionTest, WhatWasRefusedIsNotAcknowledged) {
     EXPECT_TRUE(node.ended.ok()) << node.ended;
     EXPECT_EQ(node.own_high, refused ? first : second);
   }
+}
+
+TEST_F(SessionTest, WhatWasRefusedWholeIsAcknowledgedInNoPage) {
+  // Of a record in two pages the second one's stamp counted as the hub's.
+  ASSERT_TRUE(italy.Put(kNote1, {{kChapterField, "italy"}}).ok());
+  ASSERT_TRUE(italy.Put(Key(kNote, 2), {{kChapterField, "italy"}}).ok());
+  const storage::HybridTime first = italy.replica->Read(kNote1)->record.seen.Highest();
+  Driver node(italy, true);
+  Welcome(node);
+  const uint64_t before = Told(node.TakeSent());
+  ASSERT_TRUE(italy.Put(Key(kNote, 2), {{kTextField, "x"}}).ok());
+  node.Handle(Changed{});
+  v1::SyncMessage message;
+  v1::Stored& stored = *message.mutable_stored();
+  stored.set_scope("*");
+  stored.set_through(Told(node.TakeSent()));
+  ASSERT_GT(stored.through(), before);
+  v1::Refusal& refusal = *stored.add_refused();
+  *refusal.mutable_record() = ToProto(Key(kNote, 2));
+  refusal.set_reason(v1::REFUSAL_REASON_AHEAD);
+  node.Receive(message);
+  EXPECT_TRUE(node.ended.ok()) << node.ended;
+  EXPECT_EQ(node.own_high, first);
 }
 
 TEST_F(SessionTest, AnUnplacedRecordGoesToWhoBroughtItAndNobodyElse) {
