@@ -585,6 +585,16 @@ TEST_F(RegressionTest, APositionWithAnotherMarkTellsThatAHubWentBack) {
   EXPECT_FALSE(heard->went_back) << "that was in the epoch before";
 }
 
+// Puts a node of Italy where it is once it has read a hub's feeds; their end.
+Sequence StandAtTheEnd(const Site& hub, storage::HelloFacts& hello) {
+  hello.cursors = *hub.replica->FeedEnds({Scope::Global(), Scope::Chapter("italy")});
+  // Past what does not concern a scope, too.
+  const storage::FeedCursor& last = hello.cursors.back();
+  hello.cursors.front().sequence = last.sequence;
+  hello.cursors.front().mark = last.mark;
+  return last.sequence;
+}
+
 TEST_F(RegressionTest, ANodeIsToldAnewUnderItsNextIdAsWell) {
   ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "italy"}}).ok());
   storage::PeerIdentity peer = Peer(italy);
@@ -607,8 +617,7 @@ TEST_F(RegressionTest, ANodeIsToldAnewUnderItsNextIdAsWell) {
   EXPECT_TRUE(hq.replica->IsShared(hello.former[0]));
   EXPECT_FALSE(hq.replica->IsShared(peer.replica));
   // Once told all of it, it is so under this id for good, also where it names the former one again.
-  hello.cursors = *hq.replica->FeedEnds({Scope::Global(), Scope::Chapter("italy")});
-  const Sequence end = hello.cursors.front().sequence;
+  const Sequence end = StandAtTheEnd(hq, hello);
   ASSERT_TRUE(hq.replica->Acknowledge({.peer = peer, .anew = end, .accepted = hello.session}).ok());
   hello.session = 3;
   hello.acknowledged = {{.hub = hq.replica->replica_id(),
@@ -650,6 +659,17 @@ TEST_F(RegressionTest, AFolderThatWasCopiedIsToldAnewAsWell) {
   ASSERT_TRUE(accepted.ok());
   EXPECT_EQ(accepted->anew, storage::kToEndOfFeed);
   EXPECT_FALSE(hq.replica->IsShared(before)) << "the first may still be in use";
+  // And once it has been told all, not again.
+  const Sequence end = StandAtTheEnd(hq, hello);
+  ASSERT_TRUE(
+      hq.replica->Acknowledge({.peer = Peer(italy), .anew = end, .accepted = hello.session}).ok());
+  hello.acknowledged = {{.hub = hq.replica->replica_id(),
+                         .epoch = hq.replica->epoch(),
+                         .through = {},
+                         .as = hello.replica,
+                         .sessions = {hello.session}}};
+  ++hello.session;
+  EXPECT_EQ(hq.replica->AcceptPeer(Peer(italy), hello)->anew, end);
 }
 
 TEST_F(RegressionTest, WhatChangesWhileANodeIsToldAnewIsToldWhole) {
@@ -760,6 +780,11 @@ TEST_F(RegressionTest, WhatAHubWasToldAheadOfTheClockIsRememberedOverARestart) {
   const auto page = italy.replica->ReadFeed(request);
   ASSERT_TRUE(page.ok());
   ASSERT_EQ(page->items.size(), 1u);
+  italy.engine->Crash();
+  italy.Open();
+  // The note of it may be from just before the start, and not durable: none is told without a sync.
+  italy.engine->FailNextSyncs(1, absl::DataLossError("fsync failed"));
+  EXPECT_TRUE(absl::IsDataLoss(italy.replica->ReadFeed(request).status()));
   italy.engine->Crash();
   italy.Open();
   for (int i = 0; i < 3; ++i) EXPECT_EQ(Sync(italy, hq), absl::OkStatus());
