@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Certificates say what was asked of the authority and nothing that was asked by the
-// request; what is damaged, foreign or past its end is refused.
+// request; what is damaged or foreign is refused, and time is only read.
 #include "node/trust/certificate.h"
 
 #include <string>
