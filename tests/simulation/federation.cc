@@ -746,6 +746,21 @@ bool Federation::Scrub(size_t number) {
   return true;
 }
 
+bool Federation::TellDropped(size_t number, size_t node, const std::string& record) {
+  const Site& site = *sites_[number];
+  const Site& other = *sites_[node];
+  if (site.life == nullptr || other.life == nullptr) return false;
+  Log(absl::StrCat(site.name, " hears that ", other.name, " let ", record, " go"));
+  const storage::Replica& told = *other.life->replica;
+  storage::AcknowledgeRequest request{
+      .peer = {.node = other.options.node, .replica = told.replica_id(), .epoch = told.epoch()},
+      .dropped = {{.number = 0, .key = KeyOf(record)}}};
+  const auto result = site.life->replica->Acknowledge(request);
+  Made(number, result.status());
+  AfterTask(number);
+  return result.ok();
+}
+
 void Federation::Revoke(size_t number) {
   Site& site = *sites_[number];
   Log(site.name + " is revoked");

@@ -123,6 +123,9 @@ class Federation {
   // The clock is put to another time, or made to run at another speed.
   void JumpClock(size_t site, int64_t by_ms);
   void DriftClock(size_t site, int64_t parts_per_million);
+  // A hub gets to know that a node let a record go, from another computer with that node's folder,
+  // of which it has not found out that there are two.
+  bool TellDropped(size_t hub, size_t node, const std::string& record);
   // The node uses another hub from now on.
   void SwitchHub(size_t site, size_t hub);
   // The connection is lost without the hub's knowing, and the node dials again.

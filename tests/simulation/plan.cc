@@ -172,6 +172,7 @@ class Compiler {
   absl::StatusOr<Act> Slow(const Words& words);
   absl::StatusOr<Act> FullDisk(const Words& words);
   absl::StatusOr<Act> FailDisk(const Words& words);
+  absl::StatusOr<Act> TellDropped(const Words& words);
   absl::StatusOr<Act> Revoke(const Words& words);
   absl::StatusOr<Act> Schema(const Words& words);
   absl::StatusOr<Act> Nonsense(const Words& words);
@@ -254,6 +255,7 @@ const std::vector<Compiler::Form>& Compiler::Commands() {
       {"fail-write COMPUTER", &Compiler::FailDisk},
       {"tear-write COMPUTER", &Compiler::FailDisk},
       {"fail-sync COMPUTER", &Compiler::FailDisk},
+      {"tell HUB dropped NODE RECORD", &Compiler::TellDropped},
       {"revoke NODE", &Compiler::Revoke},
       {"schema COMPUTER older|newer", &Compiler::Schema},
       {"nonsense COMPUTER", &Compiler::Nonsense},
@@ -619,6 +621,22 @@ absl::StatusOr<Act> Compiler::FailDisk(const Words& words) {
       stage.federation.FailNextWrites(site, 1, absl::ResourceExhaustedError("the disk is full"));
     }
     return absl::OkStatus();
+  });
+}
+
+absl::StatusOr<Act> Compiler::TellDropped(const Words& words) {
+  CHAPTER_RETURN_IF_ERROR(Fits(words.size() == 5 && words[2] == "dropped"));
+  CHAPTER_RETURN_IF_ERROR(Kind(words[1], true));
+  CHAPTER_RETURN_IF_ERROR(Kind(words[3], false));
+  CHAPTER_ASSIGN_OR_RETURN(const std::string record, RecordName(words[4]));
+  return Act([words, record](Stage& stage) {
+    CHAPTER_RETURN_IF_ERROR(WaitUp(stage, words[1]));
+    CHAPTER_RETURN_IF_ERROR(WaitUp(stage, words[3]));
+    if (stage.federation.failed()) return absl::OkStatus();
+    if (stage.federation.TellDropped(stage.At(words[1]), stage.At(words[3]), record)) {
+      return absl::OkStatus();
+    }
+    return Unmet(absl::StrCat("the disk of ", words[1], " cannot be written"));
   });
 }
 

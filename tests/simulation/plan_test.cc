@@ -52,6 +52,8 @@ TEST(PlanTest, SaysWhichLineIsWrongAndWhatIsAllowed) {
               HasSubstr("no computer 'rome' here; there are hq; milan; toronto"));
   EXPECT_THAT(WrongLine("hub hq"), HasSubstr("'hq' already"));
   EXPECT_THAT(WrongLine("revoke hq"), HasSubstr("'hq' is no node"));
+  EXPECT_THAT(WrongLine("tell milan dropped milan m1"), HasSubstr("'milan' is no hub"));
+  EXPECT_THAT(WrongLine("tell hq dropped milan"), HasSubstr("'tell HUB dropped NODE RECORD'"));
   EXPECT_THAT(WrongLine("at milan put x1 name=A"), HasSubstr("'x1' is no record, such as m1"));
   EXPECT_THAT(WrongLine("at milan put m1 host/milan=yes"),
               HasSubstr("'host/milan' is no field of m1; it has chapter, name, phone, label/KEY"));
