@@ -252,11 +252,20 @@ int RunPlans(const Arguments& arguments) {
   return ok ? 0 : 1;
 }
 
+// What is wrong with `word` as a seed; empty where nothing is. The parser of options would take the
+// highest number for one that is higher still.
+std::string NotASeed(const std::string& word) {
+  uint64_t seed = 0;
+  if (absl::SimpleAtoi(word, &seed)) return "";
+  return absl::StrCat("'", word, "' is no number from 0 to ", UINT64_MAX);
+}
+
 int Main(int argc, char** argv) {
   CLI::App app("Simulates federations, each from one number, and checks every promise.");
   Arguments arguments;
   arguments.jobs = std::max(1U, std::thread::hardware_concurrency());
-  app.add_option("--seed", arguments.options.seed, "one run, from this number");
+  app.add_option("--seed", arguments.options.seed, "one run, from this number")
+      ->check(CLI::Validator(NotASeed, "SEED"));
   app.add_option("--seeds", arguments.seeds, "many runs, such as 1-300");
   app.add_option("--steps", arguments.options.steps, "messages, writes and faults before the quiet")
       ->check(CLI::Range(1, 10'000'000));
@@ -283,7 +292,9 @@ int Main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : 2;
+    if (error.get_exit_code() == 0) return app.exit(error);
+    std::cerr << "chapter-sim: " << error.what() << "\n";
+    return 2;
   }
   for (const std::string& name : arguments.without) {
     const auto fault = ParseFault(name);
