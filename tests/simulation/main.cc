@@ -6,11 +6,13 @@
 #include <atomic>
 #include <chrono>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
-#include <iterator>
 #include <mutex>
+#include <sstream>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -220,14 +222,32 @@ int RunOne(const Arguments& arguments) {
 }
 
 // All are read before the first is run.
+// A file stands for itself, a folder for every .txt in it, by name.
+std::vector<std::string> PlanFiles(const std::vector<std::string>& paths) {
+  std::vector<std::string> out;
+  for (const std::string& path : paths) {
+    std::error_code not_a_folder;
+    std::vector<std::string> files;
+    for (const auto& entry : std::filesystem::directory_iterator(path, not_a_folder)) {
+      if (entry.path().extension() == ".txt") files.push_back(entry.path().string());
+    }
+    std::sort(files.begin(), files.end());
+    if (files.empty()) files.push_back(path);
+    out.insert(out.end(), files.begin(), files.end());
+  }
+  return out;
+}
+
 int RunPlans(const Arguments& arguments) {
   std::vector<Plan> plans;
   bool wrong = false;
-  for (const std::string& file : arguments.plans) {
+  for (const std::string& file : PlanFiles(arguments.plans)) {
     std::ifstream in(file);
-    const std::string text{std::istreambuf_iterator<char>(in), {}};
-    absl::StatusOr<Plan> plan =
-        in ? Plan::Parse(file, text) : absl::NotFoundError(file + ": the plan cannot be read");
+    std::ostringstream text;
+    text << in.rdbuf();
+    absl::StatusOr<Plan> plan = in && text
+                                    ? Plan::Parse(file, text.str())
+                                    : absl::NotFoundError(file + ": no plan can be read there");
     if (plan.ok()) {
       plans.push_back(*std::move(plan));
     } else {
@@ -274,7 +294,8 @@ int Main(int argc, char** argv) {
   app.add_option("--nodes", arguments.options.nodes, "nodes at the beginning")
       ->check(CLI::Range(size_t{1}, kNodesMax));
   app.add_option("--without", arguments.without, "leave out a fault or a kind of work");
-  app.add_option("--plan", arguments.plans, "run these plans, text files, and nothing else");
+  app.add_option("--plan", arguments.plans,
+                 "run these plans, text files or folders of them, and nothing else");
   app.add_option("--jobs", arguments.jobs, "runs at a time")->check(CLI::Range(1U, kJobsMax));
   app.add_flag("--log", arguments.log, "print every event of the run");
   app.add_option("--watch", arguments.options.watch,
