@@ -1,26 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Invitations and nodes in the replica's settings, as JSON; of codes and credentials
-// only their hashes:
+// Invitations and nodes in the replica's settings, as JSON; of codes and keys only their
+// hashes:
 //
-//   invitation/<SHA-256 of code>  chapter, expires (seconds), used_by
-//   node/<id>                     chapter, name, credential (SHA-256), joined_ms, code, met
+//   invitation/<SHA-256 of code>  chapter, expires (seconds), used_by, revoked (seconds)
+//   node/<id>                     chapter, name, joined_ms, code, met, keys (that count now),
+//                                 former (that it has had), certificate_end (seconds),
+//                                 revoked (seconds)
 #include "hub/enrolment.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include <nlohmann/json.hpp>
-#include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/rand.h>
-#include <spdlog/spdlog.h>
 
 #include "node/entity/ids.h"
 #include "node/entity/registry.h"
 #include "node/session/wire.h"
-#include "node/sync/grpc_stream.h"
 #include "storage/core/status.h"
 
 namespace chaptersync::hub {
@@ -32,6 +33,10 @@ using storage::NodeId;
 constexpr char kInvitationPrefix[] = "invitation/";
 constexpr char kNodePrefix[] = "node/";
 constexpr size_t kSecretBytes = 32;
+constexpr size_t kCodeBytesMax = 128;
+constexpr size_t kChapterBytesMax = 64;
+// Keys of a node that are remembered, so that it can join again from an old backup.
+constexpr size_t kFormerKeysMax = 32;
 
 std::string Hex(const std::string& bytes) { return absl::BytesToHexString(bytes); }
 
@@ -50,10 +55,6 @@ std::string Sha256(const std::string& text) {
   return Hex(std::string(reinterpret_cast<const char*>(digest), size));
 }
 
-bool SameInConstantTime(const std::string& a, const std::string& b) {
-  return a.size() == b.size() && CRYPTO_memcmp(a.data(), b.data(), a.size()) == 0;
-}
-
 // What this file wrote. DATA_LOSS where it is no JSON object any more.
 absl::StatusOr<json> ReadJson(const storage::Replica& replica, const std::string& key) {
   CHAPTER_ASSIGN_OR_RETURN(const std::string text, replica.GetSetting(key));
@@ -64,8 +65,8 @@ absl::StatusOr<json> ReadJson(const storage::Replica& replica, const std::string
   return value;
 }
 
-absl::Status WriteJson(storage::Replica& replica, const std::string& key, const json& value) {
-  return replica.PutSetting(key, value.dump(-1, ' ', false, json::error_handler_t::replace));
+std::string TextOfJson(const json& value) {
+  return value.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
 std::string TextOf(const json& value, const char* name) {
@@ -78,18 +79,127 @@ int64_t NumberOf(const json& value, const char* name) {
   return it != value.end() && it->is_number_integer() ? it->get<int64_t>() : 0;
 }
 
+// When something was revoked; 0: it was not. What cannot be read was.
+int64_t RevokedOf(const json& value) {
+  const auto it = value.find("revoked");
+  if (it == value.end()) return 0;
+  return it->is_number_integer() ? it->get<int64_t>() : 1;
+}
+
 EnrolledNode NodeOf(const NodeId& node, const json& value) {
   return {.node = node,
           .chapter = TextOf(value, "chapter"),
           .name = TextOf(value, "name"),
-          .joined_ms = static_cast<uint64_t>(NumberOf(value, "joined_ms"))};
+          .joined_ms = static_cast<uint64_t>(NumberOf(value, "joined_ms")),
+          .certificate_end = NumberOf(value, "certificate_end"),
+          .revoked = RevokedOf(value)};
+}
+
+std::vector<std::string> ListOf(const json& value, const char* name) {
+  std::vector<std::string> list;
+  const auto it = value.find(name);
+  if (it == value.end() || !it->is_array()) return list;
+  for (const json& text : *it) {
+    if (text.is_string()) list.push_back(text.get<std::string>());
+  }
+  return list;
+}
+
+bool Contains(const std::vector<std::string>& list, const std::string& text) {
+  return std::find(list.begin(), list.end(), text) != list.end();
+}
+
+// Gives a node other keys; those that it has had are remembered, the last ones.
+void SetKeys(json& entry, const std::vector<std::string>& keys) {
+  std::vector<std::string> former = ListOf(entry, "former");
+  for (const std::string& key : ListOf(entry, "keys")) {
+    std::erase(former, key);
+    former.push_back(key);
+  }
+  if (former.size() > kFormerKeysMax) {
+    former.erase(former.begin(), former.end() - static_cast<ptrdiff_t>(kFormerKeysMax));
+  }
+  entry["former"] = former;
+  entry["keys"] = keys;
+}
+
+bool IsPlain(const std::string& name) {
+  return std::none_of(name.begin(), name.end(), [](char c) {
+    const auto byte = static_cast<unsigned char>(c);
+    return byte < ' ' || byte == 0x7f;
+  });
+}
+
+std::string NodeKey(const NodeId& node) { return kNodePrefix + node.ToString(); }
+
+absl::Status PastItsEnd(int64_t end) {
+  return absl::PermissionDeniedError(absl::StrCat(
+      "this computer's certificate ended on ",
+      absl::FormatTime("%Y-%m-%d %H:%M:%S UTC", absl::FromUnixSeconds(end), absl::UTCTimeZone()),
+      "; ask headquarters for an invitation, stop this program, and run `chapter-node join` with "
+      "it "
+      "on the same folder: nothing that was written here is lost"));
+}
+
+absl::Status CheckChapter(const node::CertifiedName& name, const json& entry) {
+  if (TextOf(entry, "chapter") == name.chapter) return absl::OkStatus();
+  return absl::PermissionDeniedError(
+      absl::StrCat("node ", name.node.ToString(), " is not of chapter '", name.chapter, "'"));
+}
+
+// Of a node that has joined before: whether it is the one, and may come with this invitation.
+absl::Status CheckJoinsAgain(const v1::EnrolRequest& request, const json& invitation,
+                             const json& entry) {
+  const auto key =
+      node::CheckSignature(request.former_key(), request.request(), request.former_signature());
+  if (!key.ok() ||
+      (!Contains(ListOf(entry, "keys"), *key) && !Contains(ListOf(entry, "former"), *key))) {
+    return absl::PermissionDeniedError(
+        "this node has joined already, and only the key in its own folder proves it; a folder that "
+        "has none joins anew as an empty one");
+  }
+  if (TextOf(entry, "chapter") != TextOf(invitation, "chapter")) {
+    return absl::PermissionDeniedError(
+        absl::StrCat("this node is of chapter '", TextOf(entry, "chapter"), "', not of '",
+                     TextOf(invitation, "chapter"), "'; join with a folder of its own"));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
 
 Enrolment::Enrolment(storage::Replica& replica, storage::Environment& environment,
-                     std::string federation)
-    : replica_(replica), environment_(environment), federation_(std::move(federation)) {}
+                     std::string federation, node::Authority authority, int64_t certificate_seconds)
+    : replica_(replica),
+      environment_(environment),
+      federation_(std::move(federation)),
+      authority_(std::move(authority)),
+      certificate_seconds_(certificate_seconds) {
+  absl::Status loaded = Load();
+  absl::MutexLock lock(&known_mutex_);
+  loaded_ = std::move(loaded);
+}
+
+absl::Status Enrolment::Load() {
+  CHAPTER_ASSIGN_OR_RETURN(const auto nodes, ListNodes());
+  for (const EnrolledNode& n : nodes) {
+    CHAPTER_ASSIGN_OR_RETURN(const json entry, ReadJson(replica_, NodeKey(n.node)));
+    absl::MutexLock lock(&known_mutex_);
+    known_[n.node] = {.certificate_end = n.certificate_end,
+                      .revoked = n.revoked != 0,
+                      .met = NumberOf(entry, "met") != 0};
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Enrolment::Keep(const NodeId& node, const std::string& text, Known known,
+                             Changes changes) {
+  changes[NodeKey(node)] = text;
+  CHAPTER_RETURN_IF_ERROR(replica_.PutSettings(changes));
+  absl::MutexLock lock(&known_mutex_);
+  known_[node] = std::move(known);
+  return absl::OkStatus();
+}
 
 int64_t Enrolment::NowSeconds() const { return static_cast<int64_t>(environment_.NowMs() / 1000); }
 
@@ -110,10 +220,16 @@ absl::StatusOr<v1::Invitation> Enrolment::Invite(const std::string& chapter, int
   const int64_t now = NowSeconds();
   const std::string code = Hex(RandomBytes());
   absl::MutexLock lock(&mutex_);
-  CHAPTER_RETURN_IF_ERROR(ForgetSpent(now));
-  CHAPTER_RETURN_IF_ERROR(
-      WriteJson(replica_, kInvitationPrefix + Sha256(code),
-                {{"chapter", chapter}, {"expires", now + valid_seconds}, {"used_by", ""}}));
+  CHAPTER_ASSIGN_OR_RETURN(const size_t open, ForgetSpent(now));
+  if (open >= kInvitationsMax) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(open, " invitations wait to be used, which is the most there may be"));
+  }
+  CHAPTER_RETURN_IF_ERROR(replica_.PutSetting(kInvitationPrefix + Sha256(code),
+                                              TextOfJson({{"chapter", chapter},
+                                                          {"expires", now + valid_seconds},
+                                                          {"used_by", ""},
+                                                          {"revoked", 0}})));
   v1::Invitation invitation;
   invitation.set_version(1);
   invitation.set_hub(hub);
@@ -121,97 +237,273 @@ absl::StatusOr<v1::Invitation> Enrolment::Invite(const std::string& chapter, int
   invitation.set_code(code);
   invitation.set_expires(now + valid_seconds);
   invitation.set_federation(federation_);
+  invitation.set_authority(authority_.fingerprint());
   return invitation;
 }
 
-absl::Status Enrolment::ForgetSpent(int64_t now_seconds) {
+absl::StatusOr<size_t> Enrolment::ForgetSpent(int64_t now_seconds) {
   CHAPTER_ASSIGN_OR_RETURN(const auto settings, replica_.ListSettings(kInvitationPrefix));
+  size_t open = 0;
   for (const auto& [key, text] : settings) {
     const json value = json::parse(text, nullptr, false);
-    if (value.is_object() && NumberOf(value, "expires") + kInvitationKeptSeconds > now_seconds) {
+    const int64_t expires = value.is_object() ? NumberOf(value, "expires") : 0;
+    if (expires + kInvitationKeptSeconds > now_seconds) {
+      open += expires > now_seconds && TextOf(value, "used_by").empty() && RevokedOf(value) == 0;
       continue;
     }
     CHAPTER_RETURN_IF_ERROR(replica_.PutSetting(key, std::nullopt));
   }
-  return absl::OkStatus();
+  return open;
 }
 
-absl::StatusOr<v1::EnrolResponse> Enrolment::Enrol(const v1::EnrolRequest& request) {
+absl::StatusOr<v1::EnrolResponse> Enrolment::Enrol(const v1::EnrolRequest& request,
+                                                   const std::string& guesser) {
+  absl::MutexLock lock(&mutex_);
+  const auto now_ms = static_cast<int64_t>(environment_.NowMs());
+  if (const int64_t wait_ms = guesses_.WaitMs(guesser, now_ms); wait_ms > 0) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("too many wrong invitations came from this address; the next is looked at in ",
+                     (wait_ms + 999) / 1000, " s"));
+  }
+  auto response = EnrolLocked(request);
+  if (absl::IsPermissionDenied(response.status()) || absl::IsInvalidArgument(response.status())) {
+    guesses_.Wrong(guesser, now_ms);
+  }
+  return response;
+}
+
+absl::StatusOr<v1::EnrolResponse> Enrolment::EnrolLocked(const v1::EnrolRequest& request) {
+  const auto too_long = [](const char* what, size_t bytes, size_t bytes_max) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(what, " of ", bytes, " bytes is too long (at most ", bytes_max, ")"));
+  };
   CHAPTER_ASSIGN_OR_RETURN(const NodeId node, node::NodeIdFromBytes(request.node()));
   if (node == NodeId{}) return absl::InvalidArgumentError("a node's id cannot be all zeros");
+  if (node == replica_.options().node) {
+    return absl::InvalidArgumentError("this id is the hub's own");
+  }
   if (request.name().size() > kNodeNameBytesMax) {
-    return absl::InvalidArgumentError(absl::StrCat("a node's name of ", request.name().size(),
-                                                   " bytes is too long (at most ",
-                                                   kNodeNameBytesMax, ")"));
+    return too_long("a node's name", request.name().size(), kNodeNameBytesMax);
+  }
+  if (!IsPlain(request.name())) {
+    return absl::InvalidArgumentError("a node's name may not hold control characters");
+  }
+  if (request.code().size() > kCodeBytesMax) {
+    return too_long("a code", request.code().size(), kCodeBytesMax);
+  }
+  if (request.chapter().size() > kChapterBytesMax) {
+    return too_long("a chapter's handle", request.chapter().size(), kChapterBytesMax);
+  }
+  if (!IsPlain(request.chapter())) {
+    return absl::InvalidArgumentError("a chapter's handle may not hold control characters");
   }
   const std::string code_hash = Sha256(request.code());
   const std::string invitation_key = kInvitationPrefix + code_hash;
-  const std::string node_key = kNodePrefix + node.ToString();
-  absl::MutexLock lock(&mutex_);
   auto invitation = ReadJson(replica_, invitation_key);
   if (absl::IsNotFound(invitation.status())) {
     return absl::PermissionDeniedError("the invitation's code is not known at this hub");
   }
   CHAPTER_RETURN_IF_ERROR(invitation.status());
-  if (NumberOf(*invitation, "expires") <= NowSeconds()) {
+  const int64_t now = NowSeconds();
+  if (RevokedOf(*invitation) != 0) {
+    return absl::PermissionDeniedError("the invitation was revoked");
+  }
+  if (NumberOf(*invitation, "expires") <= now) {
     return absl::PermissionDeniedError("the invitation is past its end");
   }
-  const auto used = absl::PermissionDeniedError("the invitation was used already");
-  const std::string used_by = TextOf(*invitation, "used_by");
-  if (!used_by.empty() && used_by != node.ToString()) return used;
-  auto known = ReadJson(replica_, node_key);
-  if (!known.ok() && !absl::IsNotFound(known.status())) return known.status();
-  if (known.ok()) {
-    if (TextOf(*known, "code") != code_hash) {
-      return absl::PermissionDeniedError("this node has joined already, with another invitation");
-    }
-    if (NumberOf(*known, "met") != 0) return used;
-  }
   const std::string chapter = TextOf(*invitation, "chapter");
-  const std::string credential = RandomBytes();
-  // The invitation first: after a crash in between, only this node can go on.
+  if (request.chapter() != chapter) {
+    return absl::PermissionDeniedError(absl::StrCat("the invitation is for another chapter than '",
+                                                    request.chapter(), "': it was altered"));
+  }
+  auto known = ReadJson(replica_, NodeKey(node));
+  if (!known.ok() && !absl::IsNotFound(known.status())) return known.status();
+  const std::string used_by = TextOf(*invitation, "used_by");
+  if (!used_by.empty()) {
+    // Only whose answer was lost may come again.
+    const bool again = used_by == node.ToString() && known.ok() &&
+                       TextOf(*known, "code") == code_hash && NumberOf(*known, "met") == 0;
+    if (!again) return absl::PermissionDeniedError("the invitation was used already");
+  } else if (known.ok()) {
+    CHAPTER_RETURN_IF_ERROR(CheckJoinsAgain(request, *invitation, *known));
+  }
+  CHAPTER_ASSIGN_OR_RETURN(const std::string key_hash, node::KeyHashOfRequest(request.request()));
+  const node::CertifiedName name{
+      .federation = authority_.federation(), .chapter = chapter, .node = node};
+  CHAPTER_ASSIGN_OR_RETURN(std::string chain,
+                           authority_.Certify(request.request(), name, now, certificate_seconds_));
+  json entry = known.ok() ? *known : json({{"joined_ms", environment_.NowMs()}});
+  entry["chapter"] = chapter;
+  entry["name"] = request.name();
+  entry["code"] = code_hash;
+  entry["met"] = 0;
+  SetKeys(entry, {key_hash});
+  entry["certificate_end"] = now + certificate_seconds_;
+  entry["revoked"] = 0;
   (*invitation)["used_by"] = node.ToString();
-  CHAPTER_RETURN_IF_ERROR(WriteJson(replica_, invitation_key, *invitation));
-  CHAPTER_RETURN_IF_ERROR(WriteJson(replica_, node_key,
-                                    {{"chapter", chapter},
-                                     {"name", request.name()},
-                                     {"credential", Sha256(credential)},
-                                     {"joined_ms", environment_.NowMs()},
-                                     {"code", code_hash},
-                                     {"met", 0}}));
+  CHAPTER_RETURN_IF_ERROR(
+      Keep(node, TextOfJson(entry),
+           {.certificate_end = now + certificate_seconds_, .revoked = false, .met = false},
+           {{invitation_key, TextOfJson(*invitation)}}));
   v1::EnrolResponse response;
   response.set_chapter(chapter);
-  response.set_credential(credential);
   response.set_federation(federation_);
   response.set_hub(node::ToBytes(replica_.options().node));
+  response.set_chain(std::move(chain));
   return response;
 }
 
-absl::StatusOr<EnrolledNode> Enrolment::Authenticate(const NodeId& node,
-                                                     const std::string& credential) {
-  const std::string key = kNodePrefix + node.ToString();
-  auto value = ReadJson(replica_, key);
-  if (absl::IsNotFound(value.status())) {
+absl::StatusOr<v1::RenewResponse> Enrolment::Renew(const node::CertificateFacts& shown,
+                                                   const v1::RenewRequest& request) {
+  CHAPTER_ASSIGN_OR_RETURN(const std::string key_hash, node::KeyHashOfRequest(request.request()));
+  // A connection that stands for months has begun with a certificate that is long past.
+  CHAPTER_ASSIGN_OR_RETURN(const node::CertificateFacts latest,
+                           node::CheckChain(request.chain(), authority_.certificate_pem()));
+  CHAPTER_RETURN_IF_ERROR(
+      node::CheckSignedBy(request.chain(), request.request(), request.signature()));
+  if (latest.name != shown.name) {
+    return absl::PermissionDeniedError(absl::StrCat("the certificate to be renewed is of ",
+                                                    latest.name.ToUri(), ", the connection of ",
+                                                    shown.name.ToUri()));
+  }
+  const NodeId& node = shown.name.node;
+  absl::MutexLock lock(&mutex_);
+  CHAPTER_RETURN_IF_ERROR(Admit(latest).status());
+  CHAPTER_ASSIGN_OR_RETURN(json entry, ReadJson(replica_, NodeKey(node)));
+  const int64_t now = NowSeconds();
+  const int64_t last = NumberOf(entry, "certificate_end") - certificate_seconds_;
+  if (now - last < kRenewSecondsMin) {
+    return absl::ResourceExhaustedError(absl::StrCat("this computer got a certificate ", now - last,
+                                                     " s ago; at most one in ", kRenewSecondsMin,
+                                                     " s is made"));
+  }
+  CHAPTER_ASSIGN_OR_RETURN(std::string chain, authority_.Certify(request.request(), shown.name, now,
+                                                                 certificate_seconds_));
+  const std::vector<std::string> keys = {latest.key_hash, key_hash};
+  SetKeys(entry, keys);
+  entry["certificate_end"] = now + certificate_seconds_;
+  CHAPTER_RETURN_IF_ERROR(Keep(node, TextOfJson(entry),
+                               {.certificate_end = now + certificate_seconds_,
+                                .revoked = false,
+                                .met = NumberOf(entry, "met") != 0}));
+  v1::RenewResponse response;
+  response.set_chain(std::move(chain));
+  return response;
+}
+
+absl::StatusOr<EnrolledNode> Enrolment::Admit(const node::CertificateFacts& shown) const {
+  CHAPTER_RETURN_IF_ERROR(Standing(shown));
+  if (shown.not_after <= NowSeconds()) {
+    return PastItsEnd(shown.not_after);
+  }
+  CHAPTER_ASSIGN_OR_RETURN(const json entry, ReadJson(replica_, NodeKey(shown.name.node)));
+  CHAPTER_RETURN_IF_ERROR(CheckChapter(shown.name, entry));
+  if (!Contains(ListOf(entry, "keys"), shown.key_hash)) {
     return absl::PermissionDeniedError(
-        absl::StrCat("node ", node.ToString(), " is not enrolled at this hub"));
+        "this computer has another certificate by now: another copy of its folder is in use, or it "
+        "was put back from a backup; it can join again with an invitation");
   }
-  CHAPTER_RETURN_IF_ERROR(value.status());
-  if (!SameInConstantTime(TextOf(*value, "credential"), Sha256(credential))) {
+  return NodeOf(shown.name.node, entry);
+}
+
+absl::Status Enrolment::NoteMet(const NodeId& node) {
+  {
+    absl::MutexLock lock(&known_mutex_);
+    const auto it = known_.find(node);
+    if (it != known_.end() && it->second.met) return absl::OkStatus();
+  }
+  absl::MutexLock lock(&mutex_);
+  CHAPTER_ASSIGN_OR_RETURN(json entry, ReadJson(replica_, NodeKey(node)));
+  entry["met"] = 1;
+  return Keep(node, TextOfJson(entry),
+              {.certificate_end = NumberOf(entry, "certificate_end"),
+               .revoked = RevokedOf(entry) != 0,
+               .met = true});
+}
+
+absl::Status Enrolment::Standing(const node::CertificateFacts& shown) const {
+  if (shown.name.hub() || shown.name.federation != authority_.federation()) {
+    return absl::PermissionDeniedError("the certificate is not that of a node of this federation");
+  }
+  absl::MutexLock lock(&known_mutex_);
+  CHAPTER_RETURN_IF_ERROR(loaded_);
+  const auto it = known_.find(shown.name.node);
+  if (it == known_.end()) {
     return absl::PermissionDeniedError(
-        absl::StrCat("the credential is not that of node ", node.ToString()));
+        absl::StrCat("node ", shown.name.node.ToString(), " is not enrolled at this hub"));
   }
-  if (NumberOf(*value, "met") == 0) {
-    // From here on its invitation is worth nothing any more.
-    absl::MutexLock lock(&mutex_);
-    CHAPTER_ASSIGN_OR_RETURN(json now, ReadJson(replica_, key));
-    if (TextOf(now, "credential") != TextOf(*value, "credential")) {
-      return absl::PermissionDeniedError(
-          absl::StrCat("the credential is not that of node ", node.ToString(), " any more"));
-    }
-    now["met"] = 1;
-    CHAPTER_RETURN_IF_ERROR(WriteJson(replica_, key, now));
+  if (it->second.revoked) {
+    return absl::PermissionDeniedError("headquarters has revoked this computer");
   }
-  return NodeOf(node, *value);
+  if (it->second.certificate_end <= NowSeconds()) {
+    return PastItsEnd(it->second.certificate_end);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<size_t> Enrolment::RevokeNode(const NodeId& node) {
+  absl::MutexLock lock(&mutex_);
+  Changes changes;
+  CHAPTER_RETURN_IF_ERROR(RevokeNode(node, changes));
+  CHAPTER_ASSIGN_OR_RETURN(const json entry, ReadJson(replica_, NodeKey(node)));
+  CHAPTER_ASSIGN_OR_RETURN(const EndedInvitations ended,
+                           EndInvitations(TextOf(entry, "chapter"), changes));
+  CHAPTER_RETURN_IF_ERROR(replica_.PutSettings(changes));
+  return ended.open;
+}
+
+absl::Status Enrolment::RevokeNode(const NodeId& node, Changes& changes) {
+  auto entry = ReadJson(replica_, NodeKey(node));
+  if (absl::IsNotFound(entry.status())) {
+    return absl::NotFoundError(absl::StrCat("there is no node ", node.ToString()));
+  }
+  CHAPTER_RETURN_IF_ERROR(entry.status());
+  {
+    absl::MutexLock lock(&known_mutex_);
+    known_[node].revoked = true;
+  }
+  if (RevokedOf(*entry) != 0) return absl::OkStatus();
+  (*entry)["revoked"] = std::max<int64_t>(NowSeconds(), 1);
+  changes[NodeKey(node)] = TextOfJson(*entry);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Enrolment::EndedInvitations> Enrolment::EndInvitations(const std::string& chapter,
+                                                                      Changes& changes) {
+  EndedInvitations ended;
+  CHAPTER_ASSIGN_OR_RETURN(const auto settings, replica_.ListSettings(kInvitationPrefix));
+  for (const auto& [key, text] : settings) {
+    json value = json::parse(text, nullptr, false);
+    if (!value.is_object() || TextOf(value, "chapter") != chapter) continue;
+    ended.any = true;
+    if (RevokedOf(value) != 0) continue;
+    ended.open += TextOf(value, "used_by").empty() && NumberOf(value, "expires") > NowSeconds();
+    value["revoked"] = std::max<int64_t>(NowSeconds(), 1);
+    changes[key] = TextOfJson(value);
+  }
+  return ended;
+}
+
+absl::StatusOr<Enrolment::RevokedChapter> Enrolment::RevokeChapter(const std::string& chapter) {
+  absl::MutexLock lock(&mutex_);
+  Changes changes;
+  CHAPTER_ASSIGN_OR_RETURN(const EndedInvitations ended, EndInvitations(chapter, changes));
+  RevokedChapter revoked{.nodes = {}, .invitations = ended.open};
+  bool any = ended.any;
+  CHAPTER_ASSIGN_OR_RETURN(const auto nodes, ListNodes());
+  for (const EnrolledNode& node : nodes) {
+    if (node.chapter != chapter) continue;
+    any = true;
+    if (node.revoked != 0) continue;
+    CHAPTER_RETURN_IF_ERROR(RevokeNode(node.node, changes));
+    revoked.nodes.push_back(node.node);
+  }
+  if (!any) {
+    return absl::NotFoundError(
+        absl::StrCat("chapter '", chapter, "' has neither a computer nor an invitation"));
+  }
+  CHAPTER_RETURN_IF_ERROR(replica_.PutSettings(changes));
+  return revoked;
 }
 
 absl::StatusOr<std::vector<EnrolledNode>> Enrolment::ListNodes() const {
@@ -225,19 +517,6 @@ absl::StatusOr<std::vector<EnrolledNode>> Enrolment::ListNodes() const {
     nodes.push_back(NodeOf(*node, value));
   }
   return nodes;
-}
-
-grpc::Status EnrolmentServer::Enrol(grpc::ServerContext* context, const v1::EnrolRequest* request,
-                                    v1::EnrolResponse* response) {
-  auto answer = enrolment_.Enrol(*request);
-  if (!answer.ok()) {
-    spdlog::info("enrolment from {} refused: {}", context->peer(), answer.status().ToString());
-    return node::ToGrpc(answer.status());
-  }
-  spdlog::info("node {} joined chapter {}", absl::BytesToHexString(request->node()),
-               answer->chapter());
-  *response = *std::move(answer);
-  return grpc::Status::OK;
 }
 
 }  // namespace chaptersync::hub

@@ -1,20 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Who belongs to the federation: invitations, each good for one node, and the
-// nodes that took one. Kept as settings of the hub's replica; of codes and
-// credentials only the SHA-256. All methods may be called from any thread.
+// Who belongs to the federation: invitations, each good for one node, the nodes that
+// took one, and their certificates. Kept as settings of the hub's replica; of codes and
+// keys only the SHA-256. All methods may be called from any thread.
 #ifndef CHAPTERSYNC_HUB_ENROLMENT_H_
 #define CHAPTERSYNC_HUB_ENROLMENT_H_
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 
-#include "chaptersync/v1/enrolment.grpc.pb.h"
+#include "chaptersync/v1/enrolment.pb.h"
+#include "hub/guess_limiter.h"
+#include "node/trust/certificate.h"
 #include "storage/replica/replica.h"
 
 namespace chaptersync::hub {
@@ -29,59 +33,118 @@ static_assert(kInvitationSecondsDefault < kInvitationSecondsMax);
 inline constexpr int64_t kInvitationKeptSeconds = 30 * 24 * 3600;
 // What people call a computer, in bytes.
 inline constexpr size_t kNodeNameBytesMax = 255;
+// Invitations that wait to be used.
+inline constexpr size_t kInvitationsMax = 500;
+// Between two certificates of one node, in seconds.
+inline constexpr int64_t kRenewSecondsMin = 60;
+static_assert(kRenewSecondsMin < node::kCertificateSeconds / 3);
 
 // A computer of a chapter.
 struct EnrolledNode {
   storage::NodeId node;
   std::string chapter;
   std::string name;
-  uint64_t joined_ms = 0;  // wall clock
+  uint64_t joined_ms = 0;       // wall clock
+  int64_t certificate_end = 0;  // seconds since 1970, of its latest certificate
+  int64_t revoked = 0;          // seconds since 1970; 0: it is not
 };
 
 class Enrolment {
  public:
-  // Both outlive it. `federation`: its name, for people.
-  Enrolment(storage::Replica& replica, storage::Environment& environment, std::string federation);
+  // Both outlive it. `federation`: its name, for people. `certificate_seconds`: for how long the
+  // certificates hold that it has made.
+  Enrolment(storage::Replica& replica, storage::Environment& environment, std::string federation,
+            node::Authority authority, int64_t certificate_seconds = node::kCertificateSeconds);
 
   // Makes an invitation for one node of a chapter; `hub` is the address that it
   // names. NOT_FOUND where there is no such chapter, INVALID_ARGUMENT where
-  // `valid_seconds` is out of range.
+  // `valid_seconds` is out of range, RESOURCE_EXHAUSTED where kInvitationsMax wait.
   absl::StatusOr<v1::Invitation> Invite(const std::string& chapter, int64_t valid_seconds,
                                         const std::string& hub);
 
-  // Lets a node in. PERMISSION_DENIED where the code is not known, used, or past
-  // its end. The node that used it may come again with it, and gets a new
-  // credential, until its first session: a lost answer does no harm.
-  absl::StatusOr<v1::EnrolResponse> Enrol(const v1::EnrolRequest& request);
+  // Lets a node in. PERMISSION_DENIED where the code is not known, used, revoked, for
+  // another chapter, or past its end; RESOURCE_EXHAUSTED where `guesser` was wrong too often.
+  // The node that used a code may come again with it, and gets a new certificate, until
+  // its first session: a lost answer does no harm. One that has joined before may come with
+  // another invitation of its chapter, made after it was revoked if it was, and prove a key
+  // that it has had: so it goes on where its certificate has ended. From then on only its
+  // new key counts.
+  absl::StatusOr<v1::EnrolResponse> Enrol(const v1::EnrolRequest& request,
+                                          const std::string& guesser);
 
-  // PERMISSION_DENIED where the node is not enrolled, or the credential not its.
-  absl::StatusOr<EnrolledNode> Authenticate(const storage::NodeId& node,
-                                            const std::string& credential);
+  // A new certificate for whom the one names that the connection has shown, and the request proves;
+  // the key of the latter counts as well until the next, since the answer can be lost.
+  // PERMISSION_DENIED as in Admit; RESOURCE_EXHAUSTED within kRenewSecondsMin of the last.
+  absl::StatusOr<v1::RenewResponse> Renew(const node::CertificateFacts& shown,
+                                          const v1::RenewRequest& request);
+
+  // Who it is that begins a stream. PERMISSION_DENIED as in Standing, and where the certificate
+  // itself is past its end, of another chapter than the node's, or of a key that does not count.
+  absl::StatusOr<EnrolledNode> Admit(const node::CertificateFacts& shown) const;
+  // A session of the node has begun: from here on its invitation is worth nothing any more.
+  absl::Status NoteMet(const storage::NodeId& node);
+
+  // Whether a stream that has begun with this certificate may go on: PERMISSION_DENIED where the
+  // node is not of this federation, is not enrolled, was revoked, or its latest certificate is past
+  // its end. Waits for no disk.
+  absl::Status Standing(const node::CertificateFacts& shown) const;
+
+  // Keeps a node out from now on, whatever certificate it has, and ends its chapter's open
+  // invitations: who has a stolen computer may have one as well. How many these were. Again does
+  // no harm. NOT_FOUND where the node is not enrolled. Where the disk fails it is out until the hub
+  // ends.
+  absl::StatusOr<size_t> RevokeNode(const storage::NodeId& node);
+  struct RevokedChapter {
+    std::vector<storage::NodeId> nodes;  // that were not revoked before
+    size_t invitations = 0;              // that were open
+  };
+  // The same for all nodes and open invitations of a chapter. NOT_FOUND where there is none.
+  absl::StatusOr<RevokedChapter> RevokeChapter(const std::string& chapter);
 
   absl::StatusOr<std::vector<EnrolledNode>> ListNodes() const;
 
   const std::string& federation() const { return federation_; }
+  const node::Authority& authority() const { return authority_; }
 
  private:
-  absl::Status ForgetSpent(int64_t now_seconds) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  struct Known {
+    int64_t certificate_end = 0;
+    bool revoked = false;
+    bool met = false;
+  };
+
+  // Forgets what is past its time; how many invitations can still be used.
+  absl::StatusOr<size_t> ForgetSpent(int64_t now_seconds) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<v1::EnrolResponse> EnrolLocked(const v1::EnrolRequest& request)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // What is to be written, all at once.
+  using Changes = storage::Replica::Settings;
+  // Writes what is known of a node, on disk with the other changes, and here.
+  absl::Status Keep(const storage::NodeId& node, const std::string& text, Known known,
+                    Changes changes = {}) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // A node is out from here on, and is to be on disk.
+  absl::Status RevokeNode(const storage::NodeId& node, Changes& changes)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Ends the invitations of a chapter; how many were open, and whether there were any.
+  struct EndedInvitations {
+    size_t open = 0;
+    bool any = false;
+  };
+  absl::StatusOr<EndedInvitations> EndInvitations(const std::string& chapter, Changes& changes)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status Load();
   int64_t NowSeconds() const;
 
   storage::Replica& replica_;
   storage::Environment& environment_;
   const std::string federation_;
+  const node::Authority authority_;
+  const int64_t certificate_seconds_;
   absl::Mutex mutex_;  // one change at a time
-};
-
-// Enrolment for nodes. Blocks for an fsync: gRPC's own threads serve it.
-class EnrolmentServer final : public v1::EnrolmentService::Service {
- public:
-  explicit EnrolmentServer(Enrolment& enrolment) : enrolment_(enrolment) {}
-
-  grpc::Status Enrol(grpc::ServerContext* context, const v1::EnrolRequest* request,
-                     v1::EnrolResponse* response) override;
-
- private:
-  Enrolment& enrolment_;
+  GuessLimiter guesses_ ABSL_GUARDED_BY(mutex_);
+  mutable absl::Mutex known_mutex_ ABSL_ACQUIRED_AFTER(mutex_);
+  absl::Status loaded_ ABSL_GUARDED_BY(known_mutex_);
+  std::map<storage::NodeId, Known> known_ ABSL_GUARDED_BY(known_mutex_);
 };
 
 }  // namespace chaptersync::hub

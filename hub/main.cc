@@ -2,8 +2,12 @@
 //
 // chapter-hub: makes a federation's hub, and serves it: sessions and enrolment
 // to the chapters, the local API to the tools of this computer.
+#include <sys/resource.h>
+
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
@@ -11,11 +15,16 @@
 #include <spdlog/spdlog.h>
 
 #include "hub/enrolment.h"
+#include "hub/enrolment_server.h"
 #include "hub/sync_server.h"
 #include "node/daemon/daemon.h"
+#include "node/entity/text.h"
 #include "node/session/limits.h"
 #include "node/sync/address.h"
 #include "node/sync/limits.h"
+#include "node/sync/renewer.h"
+#include "node/sync/tls_credentials.h"
+#include "node/trust/certificate.h"
 #include "storage/core/status.h"
 
 namespace chaptersync::hub {
@@ -25,6 +34,11 @@ constexpr char kProgram[] = "chapter-hub";
 constexpr absl::Duration kSessionGrace = absl::Milliseconds(2500);
 constexpr std::chrono::milliseconds kServerGrace{500};
 constexpr size_t kFederationBytesMax = 256;
+// What messages of all connections together may take while they come in, in bytes: gRPC 1.51 looks
+// at a message's size once it has all of it.
+constexpr size_t kMessagesBytesMax = 256 << 20;
+// Connections, and the files of the database.
+constexpr rlim_t kOpenFilesWanted = 16'384;
 
 struct Options {
   std::string data;
@@ -34,14 +48,35 @@ struct Options {
   int64_t clock_offset_ms = 0;
 };
 
+int64_t NowSeconds(storage::Environment& environment) {
+  return static_cast<int64_t>(environment.NowMs() / 1000);
+}
+
+// As many open files as are wanted, or as the system allows.
+void RaiseOpenFiles() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= kOpenFilesWanted) return;
+  limit.rlim_cur = std::min(limit.rlim_max, kOpenFilesWanted);
+  if (setrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur < kOpenFilesWanted) {
+    spdlog::warn("at most {} open files are allowed, {} are wanted", limit.rlim_cur,
+                 kOpenFilesWanted);
+  }
+}
+
 // Invitations and nodes for the local API.
 class HubRoster final : public node::Roster {
  public:
-  HubRoster(Enrolment& enrolment, std::string advertise)
-      : enrolment_(enrolment), advertise_(std::move(advertise)) {}
+  // `advertise`: the address that invitations name; empty where none can be told.
+  HubRoster(Enrolment& enrolment, SyncServer& sync_server, std::string advertise)
+      : enrolment_(enrolment), sync_server_(sync_server), advertise_(std::move(advertise)) {}
 
   absl::StatusOr<std::string> Invite(const std::string& chapter,
                                      std::optional<int64_t> valid_seconds) override {
+    if (advertise_.empty()) {
+      return absl::FailedPreconditionError(
+          "this hub listens on all addresses of this machine: start it with --advertise HOST:PORT, "
+          "so that invitations name one by which chapters reach it");
+    }
     CHAPTER_ASSIGN_OR_RETURN(
         const v1::Invitation invitation,
         enrolment_.Invite(chapter, valid_seconds.value_or(kInvitationSecondsDefault), advertise_));
@@ -56,50 +91,108 @@ class HubRoster final : public node::Roster {
   absl::StatusOr<std::vector<Node>> ListNodes() override {
     CHAPTER_ASSIGN_OR_RETURN(const std::vector<EnrolledNode> enrolled, enrolment_.ListNodes());
     std::vector<Node> nodes;
-    for (const EnrolledNode& n : enrolled) nodes.push_back({n.node, n.chapter, n.name});
+    for (const EnrolledNode& n : enrolled) {
+      nodes.push_back({n.node, n.chapter, n.name, n.certificate_end, n.revoked});
+    }
     return nodes;
+  }
+
+  absl::StatusOr<size_t> RevokeNode(const storage::NodeId& node) override {
+    const auto invitations = enrolment_.RevokeNode(node);
+    // Also where the disk did not take it: it is out until the hub ends.
+    sync_server_.Disconnect(node);
+    CHAPTER_RETURN_IF_ERROR(invitations.status());
+    spdlog::info("node {} is revoked, and {} open invitations of its chapter", node.ToString(),
+                 *invitations);
+    return invitations;
+  }
+
+  absl::StatusOr<RevokedChapter> RevokeChapter(const std::string& chapter) override {
+    CHAPTER_ASSIGN_OR_RETURN(Enrolment::RevokedChapter revoked, enrolment_.RevokeChapter(chapter));
+    for (const storage::NodeId& node : revoked.nodes) sync_server_.Disconnect(node);
+    spdlog::info("chapter {} is revoked: {} nodes, {} open invitations", chapter,
+                 revoked.nodes.size(), revoked.invitations);
+    return RevokedChapter{std::move(revoked.nodes), revoked.invitations};
   }
 
  private:
   Enrolment& enrolment_;
+  SyncServer& sync_server_;
   const std::string advertise_;
 };
 
 absl::Status Init(const Options& options) {
+  if (!node::ValidUtf8(options.name)) {
+    return absl::InvalidArgumentError("a federation's name is not valid UTF-8");
+  }
   if (options.name.empty() || options.name.size() > kFederationBytesMax) {
     return absl::InvalidArgumentError(absl::StrCat("a federation's name of ", options.name.size(),
                                                    " bytes is not allowed (1 to ",
                                                    kFederationBytesMax, ")"));
   }
   CHAPTER_ASSIGN_OR_RETURN(node::DataFolder folder, node::DataFolder::Prepare(options.data));
-  CHAPTER_ASSIGN_OR_RETURN(const storage::NodeId id, folder.JoiningNode());
-  CHAPTER_RETURN_IF_ERROR(folder.Create(
-      {.hub = true, .node = id, .chapter = "", .federation = options.name, .hub_address = ""}, ""));
+  CHAPTER_ASSIGN_OR_RETURN(const node::JoiningNode joining, folder.Joining());
+  node::SystemEnvironment environment(options.clock_offset_ms);
+  const int64_t now = NowSeconds(environment);
+  const node::Authority authority = node::Authority::Make(options.name, now);
+  CHAPTER_ASSIGN_OR_RETURN(
+      const std::string chain,
+      authority.Certify(joining.key.MakeRequest(),
+                        {.federation = authority.federation(), .chapter = "", .node = joining.node},
+                        now));
+  CHAPTER_RETURN_IF_ERROR(folder.WriteAuthority(authority));
+  CHAPTER_RETURN_IF_ERROR(folder.WriteIdentity(joining.key, chain));
+  CHAPTER_RETURN_IF_ERROR(folder.Create({.hub = true,
+                                         .node = joining.node,
+                                         .chapter = "",
+                                         .federation = options.name,
+                                         .hub_address = ""}));
   std::printf("made the hub of %s; start it with: %s serve --data %s --listen 127.0.0.1:7443\n",
               options.name.c_str(), kProgram, options.data.c_str());
   return absl::OkStatus();
 }
 
 // Everything but the end of the data folder.
-absl::Status ServeOpened(const Options& options, const node::DataFolder& folder,
+absl::Status ServeOpened(const Options& options, node::DataFolder& folder,
                          node::OpenedReplica& opened) {
   CHAPTER_ASSIGN_OR_RETURN(const node::Address listen, node::ParseAddress(options.listen));
-  CHAPTER_ASSIGN_OR_RETURN(const auto resolved, node::ResolveLoopback(listen));
+  CHAPTER_ASSIGN_OR_RETURN(const auto resolved, node::Resolve(listen));
   CHAPTER_RETURN_IF_ERROR(node::CheckListen(resolved.front()));
   storage::Replica& replica = opened.replica();
   const std::string& federation = folder.facts().federation;
+  CHAPTER_ASSIGN_OR_RETURN(const node::Authority authority, folder.ReadAuthority());
+  node::Renewer renewer(
+      {.now = [&opened] { return NowSeconds(opened.environment()); },
+       .load = [&folder] { return folder.ReadIdentity(); },
+       .store = [&folder](const node::PrivateKey& key,
+                          const std::string& chain) { return folder.WriteIdentity(key, chain); },
+       .ready = [] { return true; },
+       .certify =
+           [&](const node::Renewal& renewal) {
+             return authority.Certify(
+                 renewal.request,
+                 {.federation = authority.federation(), .chapter = "", .node = folder.facts().node},
+                 NowSeconds(opened.environment()));
+           }});
+  // A hub that was away for long shows a good one from the first connection on.
+  CHAPTER_RETURN_IF_ERROR(renewer.RenewIfDue().status());
   node::SessionGroup group(replica, opened.environment());
-  Enrolment enrolment(replica, opened.environment(), federation);
+  Enrolment enrolment(replica, opened.environment(), federation, authority);
   EnrolmentServer enrolment_server(enrolment);
   SyncServer sync_server(group, enrolment);
   node::Scrubber scrubber(replica);
 
   grpc::ServerBuilder builder;
   int port = 0;
-  builder.AddListeningPort(resolved.front().ToString(), grpc::InsecureServerCredentials(), &port);
+  builder.AddListeningPort(
+      resolved.front().ToString(),
+      node::HubCredentials(folder.identity_path(), authority.certificate_pem()), &port);
   builder.SetMaxReceiveMessageSize(static_cast<int>(node::kMessageBytesMax) +
                                    node::kEnvelopeBytesMax);
   builder.SetMaxSendMessageSize(-1);
+  grpc::ResourceQuota quota(kProgram);
+  quota.Resize(kMessagesBytesMax);
+  builder.SetResourceQuota(quota);
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, node::kStreamsPerConnectionMax);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, node::kKeepaliveTimeMs);
@@ -122,19 +215,25 @@ absl::Status ServeOpened(const Options& options, const node::DataFolder& folder,
     if (!sync_server.Stop(kSessionGrace)) spdlog::warn("some sessions did not end in time");
     server->Shutdown(std::chrono::system_clock::now() + kServerGrace);
     server->Wait();
+    // Their streams are gone now; what is still at work uses what is about to go.
+    if (!sync_server.Stop(kSessionGrace)) {
+      spdlog::critical("some sessions do not end; the program ends all the same");
+      std::_Exit(node::kExitFailed);
+    }
   };
   node::ResolvedAddress bound = resolved.front();
   bound.port = static_cast<uint16_t>(port);
-  std::string advertise = bound.ToString();
+  std::string advertise = bound.any ? "" : bound.ToString();
   if (!options.advertise.empty()) {
     CHAPTER_ASSIGN_OR_RETURN(const node::Address address, node::ParseAddress(options.advertise));
     advertise = address.ToString();
   }
-  HubRoster roster(enrolment, advertise);
+  HubRoster roster(enrolment, sync_server, advertise);
   node::LocalServer local(replica, opened.environment(), sync_server, &roster, federation);
   CHAPTER_ASSIGN_OR_RETURN(const std::string socket, folder.SocketPath());
   CHAPTER_RETURN_IF_ERROR(local.Start(socket));
   CHAPTER_RETURN_IF_ERROR(folder.WriteEndpoints({{"sync", bound.ToString()}, {"socket", socket}}));
+  renewer.Start();
   spdlog::info("serving the hub of {} as replica {} on {}", federation,
                storage::ToHex(replica.replica_id().value), bound.ToString());
   std::printf("ready\n");
@@ -147,6 +246,7 @@ absl::Status ServeOpened(const Options& options, const node::DataFolder& folder,
 }
 
 absl::Status Serve(const Options& options) {
+  RaiseOpenFiles();
   CHAPTER_ASSIGN_OR_RETURN(node::DataFolder folder, node::DataFolder::Open(options.data, true));
   CHAPTER_ASSIGN_OR_RETURN(auto opened, node::OpenedReplica::Open(folder, options.clock_offset_ms));
   CHAPTER_RETURN_IF_ERROR(ServeOpened(options, folder, *opened));
@@ -176,13 +276,16 @@ int Main(int argc, char** argv) {
       ->envname("CHAPTER_LISTEN");
   serve->add_option("--advertise", options.advertise, "HOST:PORT that invitations name")
       ->envname("CHAPTER_ADVERTISE");
-  // Hidden: shifts the wall clock, for tests of wrong clocks.
-  serve->add_option("--test-clock-offset-ms", options.clock_offset_ms)
-      ->group("")
-      ->envname("CHAPTER_TEST_CLOCK_OFFSET_MS");
+  for (CLI::App* command : {init, serve}) {
+    // Hidden: shifts the wall clock, for tests of wrong clocks.
+    command->add_option("--test-clock-offset-ms", options.clock_offset_ms)
+        ->group("")
+        ->envname("CHAPTER_TEST_CLOCK_OFFSET_MS");
+  }
   if (const auto code = node::Parse(app, argc, argv)) return *code;
   node::PrepareSignals();
   node::PrepareLog();
+  node::AllowOnlyTls13();
   const absl::Status status = init->parsed() ? Init(options) : Serve(options);
   return status.ok() ? node::kExitDone : node::Fail(kProgram, status);
 }

@@ -4,6 +4,7 @@
 // setting `peer/<id>`. Callbacks run without the lock.
 #include "hub/session_table.h"
 
+#include <algorithm>
 #include <atomic>
 #include <utility>
 
@@ -23,15 +24,32 @@ std::string MemoryKey(const NodeId& node) { return "peer/" + node.ToString(); }
 SessionTable::SessionTable(storage::Replica& replica, size_t sessions_max)
     : replica_(replica), sessions_max_(sessions_max) {}
 
-absl::Status SessionTable::Add(std::shared_ptr<node::SessionHost> host) {
+absl::Status SessionTable::Add(std::shared_ptr<node::SessionHost> host,
+                               std::optional<NodeId> certified) {
   absl::MutexLock lock(&mutex_);
   if (live_.size() >= sessions_max_) {
     return absl::ResourceExhaustedError(
         absl::StrCat("the hub serves ", live_.size(), " streams already"));
   }
-  const uint64_t serial = host->serial();
-  live_[serial].host = std::move(host);
+  const auto of_same = std::count_if(live_.begin(), live_.end(), [&](const auto& entry) {
+    return certified && entry.second.certified == certified;
+  });
+  if (static_cast<size_t>(of_same) >= node::kStreamsPerNodeMax) {
+    return absl::ResourceExhaustedError(absl::StrCat("this computer has ", of_same,
+                                                     " streams open already, at most ",
+                                                     node::kStreamsPerNodeMax, " are served"));
+  }
+  Live& live = live_[host->serial()];
+  live.host = std::move(host);
+  live.certified = certified;
   return absl::OkStatus();
+}
+
+void SessionTable::Stop(const NodeId& certified, const absl::Status& why) {
+  absl::MutexLock lock(&mutex_);
+  for (auto& [serial, live] : live_) {
+    if (live.certified == certified) live.host->Stop(why);
+  }
 }
 
 void SessionTable::Admit(uint64_t serial, Admission who, std::function<void(Authorized)> done) {

@@ -43,9 +43,11 @@ class SessionTable {
   SessionTable(const SessionTable&) = delete;
   SessionTable& operator=(const SessionTable&) = delete;
 
-  // Takes a session before it begins. RESOURCE_EXHAUSTED where there are as many as
-  // there may be: then the host must not begin.
-  absl::Status Add(std::shared_ptr<node::SessionHost> host);
+  // Takes a session before it begins; `certified` is whom its certificate names. RESOURCE_EXHAUSTED
+  // where there are as many as there may be, at all or under that name: then the host must not
+  // begin.
+  absl::Status Add(std::shared_ptr<node::SessionHost> host,
+                   std::optional<storage::NodeId> certified = std::nullopt);
 
   // Answers SessionHostOptions::authorize of a session that was added. Earlier sessions
   // of the same replica are stopped, and `done` is called once they all have ended, by
@@ -53,6 +55,9 @@ class SessionTable {
   // replica is another node's in a session that has not ended. `done` is never called
   // for a session that has ended already.
   void Admit(uint64_t serial, Admission who, std::function<void(node::Authorized)> done);
+
+  // Ends what goes on under a certificate's name.
+  void Stop(const storage::NodeId& certified, const absl::Status& why);
 
   // SessionHostOptions::progress.
   void Progress(const node::SessionView& view);
@@ -70,6 +75,7 @@ class SessionTable {
  private:
   struct Live {
     std::shared_ptr<node::SessionHost> host;
+    std::optional<storage::NodeId> certified;
     std::optional<storage::NodeId> node;  // once it is known who it is
     std::optional<storage::ReplicaId> replica;
     node::SessionView view;

@@ -6,7 +6,6 @@
 
 #include <map>
 #include <memory>
-#include <set>
 #include <string>
 #include <utility>
 
@@ -15,6 +14,7 @@
 #include <spdlog/spdlog.h>
 
 #include "node/sync/grpc_stream.h"
+#include "node/sync/tls_credentials.h"
 #include "node/sync/waker.h"
 
 namespace chaptersync::hub {
@@ -32,8 +32,10 @@ using Reactor = grpc::ServerBidiReactor<v1::SessionRequest, v1::SessionResponse>
 class ServerStream final
     : public node::GrpcStream<Reactor, v1::SessionResponse, v1::SessionRequest> {
  public:
-  ServerStream(std::shared_ptr<SessionHost> host, grpc::CallbackServerContext* context)
-      : GrpcStream(std::move(host)), context_(context) {}
+  // `standing`: whether the peer may still be here.
+  ServerStream(std::shared_ptr<SessionHost> host, grpc::CallbackServerContext* context,
+               std::function<absl::Status()> standing)
+      : GrpcStream(std::move(host)), context_(context), standing_(std::move(standing)) {}
 
   void Close(const absl::Status& status) override {
     const auto self = shared_from_this();  // may be the last one, once finished
@@ -47,10 +49,12 @@ class ServerStream final
 
   // A peer that does not read holds up the last write: it is cut off.
   void Tick() override {
+    const absl::Status standing = standing_();
+    if (!standing.ok()) host_->Stop(standing);
     absl::MutexLock lock(&mutex_);
-    if (closing_ && writing_ && !done_ && node::SteadyMs() - closed_ms_ > node::kCloseMsMax) {
-      context_->TryCancel();
-    }
+    if (!closing_ || !writing_ || done_) return;
+    // Who may not be here any more is not given the time to read on.
+    if (!standing.ok() || node::SteadyMs() - closed_ms_ > node::kCloseMsMax) context_->TryCancel();
   }
 
   void OnCancel() override { StreamEnds(); }
@@ -76,6 +80,7 @@ class ServerStream final
   }
 
   grpc::CallbackServerContext* const context_;  // until OnDone
+  const std::function<absl::Status()> standing_;
   absl::Status status_ ABSL_GUARDED_BY(mutex_);
   int64_t closed_ms_ ABSL_GUARDED_BY(mutex_) = 0;
   bool done_ ABSL_GUARDED_BY(mutex_) = false;
@@ -97,6 +102,15 @@ SyncServer::SyncServer(node::SessionGroup& group, Enrolment& enrolment, SyncServ
       sessions_(group.replica(), options.streams_max) {}
 
 Reactor* SyncServer::Session(grpc::CallbackServerContext* context) {
+  const auto shown = options_.identify ? options_.identify(*context)
+                                       : node::CertifiedPeer(*context->auth_context());
+  const absl::Status standing = shown.ok() ? enrolment_.Standing(*shown) : shown.status();
+  if (!standing.ok()) {
+    if (refusals_.Say(GuesserOf(context->peer()))) {
+      spdlog::info("a stream from {} refused: {}", context->peer(), standing.ToString());
+    }
+    return new RefusedStream(standing);
+  }
   node::SessionHostOptions options;
   options.name = context->peer();
   options.config.initiator = false;
@@ -110,42 +124,54 @@ Reactor* SyncServer::Session(grpc::CallbackServerContext* context) {
   options.handshake_ms_max = options_.handshake_ms_max;
   // The host's own calls come only after it has begun, when its serial is known.
   const auto serial = std::make_shared<uint64_t>(0);
-  options.authorize = [this, serial](const node::Authorize& who, ReplicaId replica_id,
-                                     std::function<void(node::Authorized)> done) {
-    Authorize(*serial, who, replica_id, std::move(done));
+  options.authorize = [this, serial, shown = *shown](const node::Authorize& who,
+                                                     ReplicaId replica_id,
+                                                     std::function<void(node::Authorized)> done) {
+    Authorize(*serial, shown, who, replica_id, std::move(done));
   };
   options.progress = [this](const node::SessionView& view) { sessions_.Progress(view); };
   options.ended = [this, serial](const absl::Status&, bool) { sessions_.Ended(*serial); };
 
   const std::shared_ptr<SessionHost> host = group_.Make(std::move(options));
   *serial = host->serial();
-  if (const absl::Status added = sessions_.Add(host); !added.ok()) {
-    spdlog::warn("a stream from {} refused: {} streams are open, at most {} are served",
-                 context->peer(), options_.streams_max, options_.streams_max);
+  if (const absl::Status added = sessions_.Add(host, shown->name.node); !added.ok()) {
+    if (refusals_.Say(GuesserOf(context->peer()))) {
+      spdlog::warn("a stream from {} refused: {}", context->peer(), added.ToString());
+    }
     return new RefusedStream(added);
   }
-  const auto stream = std::make_shared<ServerStream>(host, context);
+  const auto stream = std::make_shared<ServerStream>(
+      host, context, [this, shown = *shown] { return enrolment_.Standing(shown); });
   stream->KeepAlive();
   group_.Begin(host, stream);
   return stream.get();
 }
 
-void SyncServer::Authorize(uint64_t serial, const node::Authorize& who, ReplicaId replica,
+// What is asked for must be what the certificate gives: nothing follows from a message's claims.
+void SyncServer::Authorize(uint64_t serial, const node::CertificateFacts& shown,
+                           const node::Authorize& who, ReplicaId replica,
                            std::function<void(node::Authorized)> done) {
-  std::string name = absl::StrCat("hub ", who.node.ToString());
-  std::set<Scope> scopes;
-  if (who.hub) {
-    if (!options_.accept_hubs) {
-      return done({absl::PermissionDeniedError("other hubs are not accepted here"), {}});
-    }
-  } else {
-    const auto enrolled = enrolment_.Authenticate(who.node, who.credential);
-    if (!enrolled.ok()) return done({enrolled.status(), {}});
-    scopes = {Scope::Global(), Scope::Chapter(enrolled->chapter)};
-    name = absl::StrCat("node ", enrolled->chapter, "/", enrolled->name);
+  if (who.node != shown.name.node || who.hub) {
+    return done({absl::PermissionDeniedError(
+                     absl::StrCat("Hello is of ", who.hub ? "hub " : "node ", who.node.ToString(),
+                                  ", but the certificate of node ", shown.name.node.ToString())),
+                 {}});
   }
+  const auto enrolled = enrolment_.Admit(shown);
+  if (!enrolled.ok()) return done({enrolled.status(), {}});
+  if (const absl::Status met = enrolment_.NoteMet(enrolled->node); !met.ok()) {
+    return done({met, {}});
+  }
+  sessions_.Admit(serial,
+                  {enrolled->node,
+                   replica,
+                   {Scope::Global(), Scope::Chapter(enrolled->chapter)},
+                   absl::StrCat("node ", enrolled->chapter, "/", enrolled->name)},
+                  std::move(done));
+}
 
-  sessions_.Admit(serial, {who.node, replica, std::move(scopes), std::move(name)}, std::move(done));
+void SyncServer::Disconnect(const NodeId& node) {
+  sessions_.Stop(node, absl::PermissionDeniedError("headquarters has revoked this computer"));
 }
 
 bool SyncServer::Stop(absl::Duration wait_max) {

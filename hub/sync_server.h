@@ -17,6 +17,7 @@
 
 #include "chaptersync/v1/sync.grpc.pb.h"
 #include "hub/enrolment.h"
+#include "hub/refusal_log.h"
 #include "hub/session_table.h"
 #include "node/sync/peers.h"
 #include "node/sync/session_host.h"
@@ -24,8 +25,9 @@
 namespace chaptersync::hub {
 
 struct SyncServerOptions {
-  // Takes whoever says that it is a hub. For tests: there is no proof of it yet.
-  bool accept_hubs = false;
+  // What a stream's certificate says; default: node::CertifiedPeer.
+  std::function<absl::StatusOr<node::CertificateFacts>(const grpc::CallbackServerContext&)>
+      identify;
   size_t streams_max = node::kStreamsMax;
   int64_t handshake_ms_max = node::kHandshakeMsMax;
 };
@@ -39,6 +41,9 @@ class SyncServer final : public v1::ReplicationService::CallbackService, public 
   grpc::ServerBidiReactor<v1::SessionRequest, v1::SessionResponse>* Session(
       grpc::CallbackServerContext* context) override;
 
+  // Ends what a node has open, which was revoked: the node is told.
+  void Disconnect(const storage::NodeId& node);
+
   // Ends all sessions, at most within `wait_max`, and takes no more.
   bool Stop(absl::Duration wait_max);
 
@@ -50,13 +55,14 @@ class SyncServer final : public v1::ReplicationService::CallbackService, public 
                                               const std::function<bool()>& cancelled) override;
 
  private:
-  void Authorize(uint64_t serial, const node::Authorize& who, storage::ReplicaId replica,
-                 std::function<void(node::Authorized)> done);
+  void Authorize(uint64_t serial, const node::CertificateFacts& shown, const node::Authorize& who,
+                 storage::ReplicaId replica, std::function<void(node::Authorized)> done);
 
   node::SessionGroup& group_;
   Enrolment& enrolment_;
   const SyncServerOptions options_;
   SessionTable sessions_;
+  RefusalLog refusals_;
 };
 
 }  // namespace chaptersync::hub

@@ -7,6 +7,8 @@
 #include <map>
 #include <utility>
 
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "google/protobuf/util/time_util.h"
 #include <grpcpp/server_context.h>
 
@@ -31,6 +33,24 @@ template <typename Message>
 void SetLastContact(uint64_t ms, Message& message) {
   if (ms == 0) return;
   *message.mutable_last_contact() = TimeUtil::MillisecondsToTimestamp(static_cast<int64_t>(ms));
+}
+
+// The one node that `text` names: an id, the beginning of one, or CHAPTER/NAME.
+absl::StatusOr<storage::NodeId> FindNode(const std::vector<Roster::Node>& nodes,
+                                         const std::string& text) {
+  std::vector<const Roster::Node*> found;
+  for (const Roster::Node& node : nodes) {
+    const bool by_id = !text.empty() && absl::StartsWith(node.node.ToString(), text);
+    if (by_id || absl::StrCat(node.chapter, "/", node.name) == text) found.push_back(&node);
+  }
+  if (found.size() == 1) return found.front()->node;
+  if (found.empty()) {
+    return absl::NotFoundError(
+        absl::StrCat("no node is named '", text, "'; `chapterctl nodes list` shows them"));
+  }
+  return absl::InvalidArgumentError(absl::StrCat(
+      "'", text, "' names ", found.size(), " nodes, for instance ", found[0]->node.ToString(),
+      " and ", found[1]->node.ToString(), "; give more of the id"));
 }
 
 }  // namespace
@@ -95,6 +115,8 @@ grpc::Status AdminServiceServer::ListNodes(grpc::ServerContext*, const v1::ListN
     out->set_id(node.node.ToString());
     out->set_chapter(node.chapter);
     out->set_name(node.name);
+    *out->mutable_certificate_end() = TimeUtil::SecondsToTimestamp(node.certificate_end);
+    if (node.revoked != 0) *out->mutable_revoked() = TimeUtil::SecondsToTimestamp(node.revoked);
     const auto it = peers.find(node.node);
     if (it == peers.end() || it->second.last_contact_ms == 0) {
       out->set_behind(-1);
@@ -109,6 +131,32 @@ grpc::Status AdminServiceServer::ListNodes(grpc::ServerContext*, const v1::ListN
     }
     out->set_behind(behind);
   }
+  return grpc::Status::OK;
+}
+
+grpc::Status AdminServiceServer::RevokeNode(grpc::ServerContext*,
+                                            const v1::RevokeNodeRequest* request,
+                                            v1::RevokeNodeResponse* response) {
+  if (roster_ == nullptr) return NoRoster();
+  const auto nodes = roster_->ListNodes();
+  if (!nodes.ok()) return ToGrpc(nodes.status());
+  const auto node = FindNode(*nodes, request->node());
+  if (!node.ok()) return ToGrpc(node.status());
+  const auto invitations = roster_->RevokeNode(*node);
+  if (!invitations.ok()) return ToGrpc(invitations.status());
+  response->set_id(node->ToString());
+  response->set_invitations(static_cast<uint32_t>(*invitations));
+  return grpc::Status::OK;
+}
+
+grpc::Status AdminServiceServer::RevokeChapter(grpc::ServerContext*,
+                                               const v1::RevokeChapterRequest* request,
+                                               v1::RevokeChapterResponse* response) {
+  if (roster_ == nullptr) return NoRoster();
+  const auto revoked = roster_->RevokeChapter(request->chapter());
+  if (!revoked.ok()) return ToGrpc(revoked.status());
+  for (const storage::NodeId& node : revoked->nodes) response->add_nodes(node.ToString());
+  response->set_invitations(static_cast<uint32_t>(revoked->invitations));
   return grpc::Status::OK;
 }
 

@@ -25,12 +25,23 @@ class Roster {
     storage::NodeId node;
     std::string chapter;
     std::string name;
+    int64_t certificate_end = 0;  // seconds since 1970
+    int64_t revoked = 0;          // seconds since 1970; 0: it is not
+  };
+  struct RevokedChapter {
+    std::vector<storage::NodeId> nodes;  // that were not revoked before
+    size_t invitations = 0;              // that were open
   };
   virtual ~Roster() = default;
   // An invitation as JSON. NOT_FOUND where there is no such chapter.
   virtual absl::StatusOr<std::string> Invite(const std::string& chapter,
                                              std::optional<int64_t> valid_seconds) = 0;
   virtual absl::StatusOr<std::vector<Node>> ListNodes() = 0;
+  // Keeps a node out from now on, ends what it has open, and its chapter's open invitations; how
+  // many these were. NOT_FOUND where there is no such node.
+  virtual absl::StatusOr<size_t> RevokeNode(const storage::NodeId& node) = 0;
+  // The same for all nodes and invitations of a chapter. NOT_FOUND where there is none.
+  virtual absl::StatusOr<RevokedChapter> RevokeChapter(const std::string& chapter) = 0;
 };
 
 class AdminServiceServer final : public v1::AdminService::Service {
@@ -47,6 +58,10 @@ class AdminServiceServer final : public v1::AdminService::Service {
                                 v1::CreateInvitationResponse* response) override;
   grpc::Status ListNodes(grpc::ServerContext* context, const v1::ListNodesRequest* request,
                          v1::ListNodesResponse* response) override;
+  grpc::Status RevokeNode(grpc::ServerContext* context, const v1::RevokeNodeRequest* request,
+                          v1::RevokeNodeResponse* response) override;
+  grpc::Status RevokeChapter(grpc::ServerContext* context, const v1::RevokeChapterRequest* request,
+                             v1::RevokeChapterResponse* response) override;
 
  private:
   storage::Replica& replica_;

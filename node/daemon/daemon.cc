@@ -10,12 +10,14 @@
 #include <chrono>
 #include <csignal>
 #include <cstdio>
+#include <cstring>
 #include <istream>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include <grpc/support/log.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
@@ -65,6 +67,23 @@ class FlatToml final : public CLI::ConfigBase {
   const CLI::App& app_;
 };
 
+// gRPC's own lines go where ours go. What it calls an error is mostly a stranger's connection, and
+// the calls of ours say what came of theirs: a few a minute are enough.
+void LogGrpc(gpr_log_func_args* line) {
+  constexpr int64_t kEveryMs = 60'000;
+  constexpr int kErrorsMax = 10;
+  static std::atomic<int64_t> minute = -1;
+  static std::atomic<int> errors = 0;
+  // It looks for the address's name in a certificate even where it is told not to; a hub is
+  // known by another one.
+  constexpr char kNoHostName[] = "No match found for server name";
+  if (std::strstr(line->message, kNoHostName) != nullptr) return;
+  const int64_t now = SteadyMs() / kEveryMs;
+  if (minute.exchange(now) != now) errors = 0;
+  const bool tell = line->severity == GPR_LOG_SEVERITY_ERROR && errors.fetch_add(1) < kErrorsMax;
+  spdlog::log(tell ? spdlog::level::warn : spdlog::level::debug, "grpc: {}", line->message);
+}
+
 sigset_t EndSignals() {
   sigset_t set;
   sigemptyset(&set);
@@ -80,6 +99,7 @@ int ExitCodeOf(const absl::Status& status) {
     case absl::StatusCode::kOk:
       return kExitDone;
     case absl::StatusCode::kPermissionDenied:
+    case absl::StatusCode::kUnauthenticated:
       return kExitRefused;
     case absl::StatusCode::kUnavailable:
     case absl::StatusCode::kDeadlineExceeded:
@@ -118,6 +138,7 @@ void EndWithin(int code) {
 }
 
 void PrepareLog() {
+  gpr_set_log_function(LogGrpc);
   auto logger = spdlog::stderr_logger_mt("chaptersync");
   logger->set_pattern("%Y-%m-%dT%H:%M:%S.%e%z %l %v");
   logger->flush_on(spdlog::level::info);

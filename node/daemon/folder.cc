@@ -37,7 +37,7 @@ constexpr mode_t kFolderMode = 0700;
 constexpr mode_t kFileMode = 0600;
 constexpr char kFactsFile[] = "/chaptersync.json";
 constexpr char kJoiningFile[] = "/joining.json";
-constexpr char kCredentialFile[] = "/credential";
+constexpr char kAuthorityKeyFile[] = "/authority.key";
 constexpr char kLockFile[] = "/lock";
 constexpr char kMarkerFile[] = "/marker";
 constexpr char kEndpointsFile[] = "/endpoints.json";
@@ -141,6 +141,15 @@ std::string ShortHash(const std::string& text) {
   return absl::BytesToHexString(std::string(reinterpret_cast<const char*>(digest), 16));
 }
 
+// A key or certificate. That it is missing is no reason to make the folder anew.
+absl::StatusOr<std::string> ReadTrustFile(const std::string& path) {
+  auto text = ReadWholeFile(path, kSmallFileMax);
+  if (absl::IsNotFound(text.status())) {
+    return absl::FailedPreconditionError(std::string(text.status().message()));
+  }
+  return text;
+}
+
 absl::Status CheckOwnFolder(const std::string& path) {
   struct stat info;
   if (lstat(path.c_str(), &info) != 0) return Failed("look at", path);
@@ -156,7 +165,9 @@ absl::Status CheckOwnFolder(const std::string& path) {
 absl::Status WriteFileDurably(const std::string& path, const std::string& text) {
   const std::string temporary = path + ".new";
   {
-    const Fd fd(open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, kFileMode));
+    // Not one that lies there, whose mode and owner are who knows what.
+    if (unlink(temporary.c_str()) != 0 && errno != ENOENT) return Failed("replace", temporary);
+    const Fd fd(open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, kFileMode));
     if (fd.get() < 0) return Failed("write", temporary);
     CHAPTER_RETURN_IF_ERROR(WriteAll(fd.get(), text, temporary));
     if (fsync(fd.get()) != 0) return Failed("sync", temporary);
@@ -209,8 +220,14 @@ absl::StatusOr<DataFolder> DataFolder::Prepare(const std::string& path) {
     return absl::AlreadyExistsError(absl::StrCat("'", folder, "' is a data folder already"));
   }
   // What a join that did not end may have left.
-  const std::set<std::string> ours = {
-      ".", "..", kLockFile + 1, kJoiningFile + 1, kCredentialFile + 1, kMarkerFile + 1};
+  const std::set<std::string> ours = {".",
+                                      "..",
+                                      kLockFile + 1,
+                                      kJoiningFile + 1,
+                                      "identity.pem",
+                                      "authority.pem",
+                                      kMarkerFile + 1,
+                                      kAuthorityKeyFile + 1};
   for (const std::string& name : names) {
     if (ours.contains(name) || name.ends_with(".new")) continue;
     return absl::FailedPreconditionError(
@@ -265,24 +282,31 @@ absl::Status DataFolder::Load(bool hub) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<NodeId> DataFolder::JoiningNode() {
+absl::StatusOr<JoiningNode> DataFolder::Joining() {
   const std::string path = path_ + kJoiningFile;
   auto value = ReadJsonFile(path);
-  if (value.ok()) return NodeOf(*value, path);
+  if (value.ok()) {
+    CHAPTER_ASSIGN_OR_RETURN(const NodeId node, NodeOf(*value, path));
+    auto key = PrivateKey::FromPem(TextOf(*value, "key"));
+    if (key.ok()) return JoiningNode{node, *std::move(key)};
+    return absl::FailedPreconditionError(absl::StrCat("'", path, "' is damaged: no key"));
+  }
   if (!absl::IsNotFound(value.status())) return value.status();
-  NodeId node;
-  CHAPTER_CHECK(RAND_bytes(node.bytes.data(), static_cast<int>(node.bytes.size())) == 1);
-  CHAPTER_RETURN_IF_ERROR(WriteFileDurably(path, json({{"node", node.ToString()}}).dump() + "\n"));
-  return node;
+  JoiningNode joining{{}, PrivateKey::Make()};
+  CHAPTER_CHECK(
+      RAND_bytes(joining.node.bytes.data(), static_cast<int>(joining.node.bytes.size())) == 1);
+  const json text = {{"node", joining.node.ToString()}, {"key", joining.key.ToPem()}};
+  CHAPTER_RETURN_IF_ERROR(WriteFileDurably(path, text.dump() + "\n"));
+  return joining;
 }
 
-absl::Status DataFolder::Create(const FolderFacts& facts, const std::string& credential) {
-  if (!credential.empty()) {
+absl::Status DataFolder::Create(const FolderFacts& facts) {
+  // Never written again: it tells copies by being another file.
+  if (!Exists(path_ + kMarkerFile)) {
     CHAPTER_RETURN_IF_ERROR(
-        WriteFileDurably(path_ + kCredentialFile, absl::BytesToHexString(credential) + "\n"));
+        WriteFileDurably(path_ + kMarkerFile,
+                         "A copy of this file is another file: by that copies are found out.\n"));
   }
-  CHAPTER_RETURN_IF_ERROR(WriteFileDurably(
-      path_ + kMarkerFile, "A copy of this file is another file: by that copies are found out.\n"));
   json value = {{"format", kFolderFormat},
                 {"role", facts.hub ? "hub" : "node"},
                 {"node", facts.node.ToString()},
@@ -298,15 +322,37 @@ absl::Status DataFolder::Create(const FolderFacts& facts, const std::string& cre
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::string> DataFolder::Credential() const {
-  const std::string path = path_ + kCredentialFile;
-  CHAPTER_ASSIGN_OR_RETURN(const std::string text, ReadWholeFile(path, kSmallFileMax));
-  const std::string hex = text.substr(0, text.find('\n'));
-  if (hex.size() != 64 || hex.find_first_not_of("0123456789abcdef") != std::string::npos) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("'", path, "' is damaged: 64 hexadecimal digits are wanted"));
-  }
-  return absl::HexStringToBytes(hex);
+absl::Status DataFolder::WriteAuthority(const std::string& certificate_pem) {
+  return WriteFileDurably(authority_path(), certificate_pem);
+}
+
+absl::Status DataFolder::WriteAuthority(const Authority& authority) {
+  CHAPTER_RETURN_IF_ERROR(WriteFileDurably(path_ + kAuthorityKeyFile, authority.key().ToPem()));
+  return WriteAuthority(authority.certificate_pem());
+}
+
+absl::StatusOr<Authority> DataFolder::ReadAuthority() const {
+  CHAPTER_ASSIGN_OR_RETURN(const std::string key, ReadTrustFile(path_ + kAuthorityKeyFile));
+  CHAPTER_ASSIGN_OR_RETURN(const std::string certificate, ReadTrustFile(authority_path()));
+  auto authority = Authority::FromPem(key, certificate);
+  if (authority.ok()) return authority;
+  return absl::FailedPreconditionError(
+      absl::StrCat("'", path_, kAuthorityKeyFile, "' or '", authority_path(),
+                   "' is damaged: ", authority.status().message()));
+}
+
+absl::Status DataFolder::WriteIdentity(const PrivateKey& key, const std::string& chain) {
+  return WriteFileDurably(identity_path(), IdentityText(key, chain));
+}
+
+absl::StatusOr<TlsIdentity> DataFolder::ReadIdentity() const {
+  CHAPTER_ASSIGN_OR_RETURN(const std::string text, ReadTrustFile(identity_path()));
+  CHAPTER_ASSIGN_OR_RETURN(const std::string authority, ReadTrustFile(authority_path()));
+  auto identity = ParseIdentity(text, authority);
+  if (identity.ok()) return identity;
+  return absl::FailedPreconditionError(absl::StrCat("'", identity_path(), "' or '",
+                                                    authority_path(),
+                                                    "' is damaged: ", identity.status().message()));
 }
 
 absl::StatusOr<std::string> DataFolder::Marker() const {

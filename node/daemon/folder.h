@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The folder that a daemon serves: what it is (chaptersync.json), the node's
-// credential, the lock that keeps a second daemon out, and the marker by which a
-// copy or a restored backup is found out. One thread at a time.
+// The folder that a daemon serves: what it is (chaptersync.json), its key and
+// certificates, the lock that keeps a second daemon out, and the marker by which a
+// copy or a restored backup is found out. One thread at a time, but for ReadIdentity and
+// WriteIdentity: any.
 //
 //   chaptersync.json  format, role, node, chapter, federation, hub
-//   credential        what proves a node's enrolment, in hexadecimal
-//   joining.json      the node's id while it joins; gone once it has
+//   identity.pem      its private key, its certificate, the authority's
+//   authority.pem     the certificate of whom it believes
+//   authority.key     a hub's: with it certificates are made
+//   joining.json      the node's id and key while it joins; gone once it has
 //   lock              held by the daemon, with its process id
 //   marker            never written again: its inode and birth tell a copy
 //   db/               the engine's
@@ -21,6 +24,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
+#include "node/trust/certificate.h"
+#include "node/trust/identity.h"
 #include "storage/core/types.h"
 
 namespace chaptersync::node {
@@ -39,6 +44,11 @@ struct FolderFacts {
   std::string hub_address;  // a node's: HOST:PORT
 };
 
+struct JoiningNode {
+  storage::NodeId node;
+  PrivateKey key;
+};
+
 class DataFolder {
  public:
   // Makes `path` ready to become a data folder and locks it: it is missing, empty,
@@ -54,14 +64,25 @@ class DataFolder {
   DataFolder& operator=(DataFolder&& other) = delete;
   ~DataFolder();
 
-  // The id under which a node joins: the same in every try. After Prepare.
-  absl::StatusOr<storage::NodeId> JoiningNode();
-  // Writes what the folder is; from now on it is a data folder. After Prepare.
-  absl::Status Create(const FolderFacts& facts, const std::string& credential);
+  // As whom a node joins: the same in every try. After Prepare.
+  absl::StatusOr<JoiningNode> Joining();
+  // Writes what the folder is; from now on it is a data folder. After Prepare, once the identity
+  // is written. Later: replaces what may change, a node's federation's name and hub's address.
+  absl::Status Create(const FolderFacts& facts);
 
   const FolderFacts& facts() const { return facts_; }
-  // 32 bytes; of a node.
-  absl::StatusOr<std::string> Credential() const;
+
+  // Whom it believes. A hub's authority with its key.
+  absl::Status WriteAuthority(const std::string& certificate_pem);
+  absl::Status WriteAuthority(const Authority& authority);
+  // A hub's. FAILED_PRECONDITION where a file is missing or damaged.
+  absl::StatusOr<Authority> ReadAuthority() const;
+  // Key and certificates, which change together.
+  absl::Status WriteIdentity(const PrivateKey& key, const std::string& chain);
+  // FAILED_PRECONDITION where a file is missing or damaged.
+  absl::StatusOr<TlsIdentity> ReadIdentity() const;
+  std::string identity_path() const { return path_ + "/identity.pem"; }
+  std::string authority_path() const { return path_ + "/authority.pem"; }
   // Tells this folder on this machine from copies of it: the marker's inode, its
   // birth where the file system knows it, the machine's id.
   absl::StatusOr<std::string> Marker() const;

@@ -16,7 +16,11 @@
 #include "node/daemon/daemon.h"
 #include "node/session/wire.h"
 #include "node/sync/grpc_connector.h"
+#include "node/sync/one_request.h"
+#include "node/sync/renewer.h"
 #include "node/sync/sync_client.h"
+#include "node/sync/tls_credentials.h"
+#include "node/trust/certificate.h"
 #include "storage/core/status.h"
 
 namespace chaptersync::node {
@@ -25,6 +29,8 @@ namespace {
 constexpr char kProgram[] = "chapter-node";
 constexpr size_t kInvitationBytesMax = 64 << 10;
 constexpr std::chrono::seconds kEnrolDeadline{20};
+// A stop waits for it.
+constexpr std::chrono::seconds kRenewDeadline{3};
 constexpr absl::Duration kSessionGrace = absl::Seconds(3);
 
 struct Options {
@@ -46,7 +52,7 @@ absl::StatusOr<v1::Invitation> ReadInvitation(const std::string& file) {
   v1::Invitation invitation;
   const auto parsed = google::protobuf::util::JsonStringToMessage(text, &invitation);
   if (text.size() > kInvitationBytesMax || !parsed.ok() || invitation.code().empty() ||
-      invitation.hub().empty()) {
+      invitation.hub().empty() || invitation.chapter().empty() || invitation.authority().empty()) {
     return absl::InvalidArgumentError(absl::StrCat(
         file == "-" ? std::string("standard input") : file,
         " is no invitation (the JSON text that `chapterctl chapters invite` prints is wanted)"));
@@ -63,54 +69,137 @@ std::string ComputerName() {
   return gethostname(name, sizeof(name) - 1) == 0 ? std::string(name) : "computer";
 }
 
+// The folder to join with: a new one, or one that has joined before and whose certificate has ended
+// or was revoked.
+absl::StatusOr<DataFolder> FolderToJoin(const std::string& path) {
+  auto folder = DataFolder::Prepare(path);
+  if (absl::IsAlreadyExists(folder.status())) return DataFolder::Open(path, false);
+  return folder;
+}
+
+// What the hub's new certificate must be: for this node and chapter, and of this key.
+absl::Status CheckIssued(const std::string& chain, const PrivateKey& key,
+                         const CertifiedName& wanted) {
+  CHAPTER_RETURN_IF_ERROR(CheckKeyOf(chain, key));
+  CHAPTER_ASSIGN_OR_RETURN(const CertificateFacts facts, ReadCertificate(chain));
+  if (facts.name == wanted) return absl::OkStatus();
+  return absl::PermissionDeniedError(absl::StrCat(
+      "the hub's certificate is for ", facts.name.ToUri(), ", not for ", wanted.ToUri()));
+}
+
 absl::Status Join(const Options& options) {
   CHAPTER_ASSIGN_OR_RETURN(const v1::Invitation invitation, ReadInvitation(options.invitation));
   const std::string hub = options.hub.empty() ? invitation.hub() : options.hub;
   CHAPTER_ASSIGN_OR_RETURN(const Address address, ParseAddress(hub));
-  CHAPTER_ASSIGN_OR_RETURN(DataFolder folder, DataFolder::Prepare(options.data));
-  CHAPTER_ASSIGN_OR_RETURN(const storage::NodeId node, folder.JoiningNode());
-  const auto deadline = std::chrono::system_clock::now() + kEnrolDeadline;
-  CHAPTER_ASSIGN_OR_RETURN(auto channel, ConnectChannel(address, 0, [&] {
-                             return std::chrono::system_clock::now() > deadline;
-                           }));
+  CHAPTER_ASSIGN_OR_RETURN(DataFolder folder, FolderToJoin(options.data));
+  const bool again = folder.facts().node != storage::NodeId{};
+  PrivateKey key = PrivateKey::Make();
+  storage::NodeId node = folder.facts().node;
   v1::EnrolRequest request;
+  // By it the hub knows a node again.
+  const auto prove = [&request](const PrivateKey& former) {
+    request.set_former_key(former.PublicKey());
+    request.set_former_signature(former.Sign(request.request()));
+  };
+  if (again) {
+    CHAPTER_ASSIGN_OR_RETURN(const TlsIdentity identity, folder.ReadIdentity());
+    CHAPTER_ASSIGN_OR_RETURN(const std::string fingerprint, FingerprintOf(identity.authority));
+    if (fingerprint != invitation.authority() || folder.facts().chapter != invitation.chapter()) {
+      return absl::PermissionDeniedError(absl::StrCat(
+          "'", folder.path(), "' is a computer of chapter ", folder.facts().chapter, " of ",
+          folder.facts().federation, ", and the invitation is for chapter ", invitation.chapter(),
+          " of ", invitation.federation(), "; join with another folder"));
+    }
+    CHAPTER_ASSIGN_OR_RETURN(const PrivateKey former, PrivateKey::FromPem(identity.key));
+    request.set_request(key.MakeRequest());
+    prove(former);
+  } else {
+    // The same in every try: an answer that was lost has its certificate for this key.
+    CHAPTER_ASSIGN_OR_RETURN(const JoiningNode joining, folder.Joining());
+    node = joining.node;
+    key = joining.key;
+    request.set_request(key.MakeRequest());
+    prove(key);
+  }
+  const auto verdict = std::make_shared<TlsVerdict>();
+  const auto deadline = std::chrono::system_clock::now() + kEnrolDeadline;
+  CHAPTER_ASSIGN_OR_RETURN(
+      auto channel,
+      ConnectChannel(address, 0, JoiningCredentials(invitation.authority(), verdict), *verdict,
+                     [&] { return std::chrono::system_clock::now() > deadline; }));
   request.set_code(invitation.code());
   request.set_node(ToBytes(node));
   request.set_name(ComputerName());
+  request.set_chapter(invitation.chapter());
   v1::EnrolResponse response;
   grpc::ClientContext context;
   context.set_deadline(deadline);
-  const grpc::Status status =
-      v1::EnrolmentService::NewStub(channel)->Enrol(&context, request, &response);
-  CHAPTER_RETURN_IF_ERROR(FromGrpc(status));
+  const auto stub = v1::EnrolmentService::NewStub(channel);
+  CHAPTER_RETURN_IF_ERROR(FromGrpc(SendOneRequest(stub->Enrol(&context, &response), request)));
+  CHAPTER_ASSIGN_OR_RETURN(const std::string federation, FederationOf(verdict->authority()));
+  CHAPTER_RETURN_IF_ERROR(
+      CheckIssued(response.chain(), key,
+                  {.federation = federation, .chapter = invitation.chapter(), .node = node}));
+  CHAPTER_RETURN_IF_ERROR(folder.WriteAuthority(verdict->authority()));
+  CHAPTER_RETURN_IF_ERROR(folder.WriteIdentity(key, response.chain()));
   CHAPTER_RETURN_IF_ERROR(folder.Create({.hub = false,
                                          .node = node,
-                                         .chapter = response.chapter(),
+                                         .chapter = invitation.chapter(),
                                          .federation = response.federation(),
-                                         .hub_address = hub},
-                                        response.credential()));
-  std::printf("joined %s as a computer of chapter %s; start it with: %s serve --data %s\n",
-              response.federation().c_str(), response.chapter().c_str(), kProgram,
-              options.data.c_str());
+                                         .hub_address = hub}));
+  std::printf("joined %s %sas a computer of chapter %s; start it with: %s serve --data %s\n",
+              response.federation().c_str(), again ? "again " : "", invitation.chapter().c_str(),
+              kProgram, options.data.c_str());
   return absl::OkStatus();
+}
+
+// A new certificate over the connection that stands.
+absl::StatusOr<std::string> CertifyAtHub(const GrpcConnector& connector, const Renewal& renewal) {
+  const auto channel = connector.channel();
+  if (channel == nullptr) return absl::UnavailableError("there is no connection with the hub");
+  v1::RenewRequest request;
+  request.set_request(renewal.request);
+  request.set_chain(renewal.chain);
+  request.set_signature(renewal.signature);
+  v1::RenewResponse response;
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + kRenewDeadline);
+  const auto stub = v1::EnrolmentService::NewStub(channel);
+  CHAPTER_RETURN_IF_ERROR(FromGrpc(SendOneRequest(stub->Renew(&context, &response), request)));
+  return response.chain();
 }
 
 absl::Status Serve(const Options& options) {
   CHAPTER_ASSIGN_OR_RETURN(DataFolder folder, DataFolder::Open(options.data, false));
   CHAPTER_ASSIGN_OR_RETURN(const Address hub, ParseAddress(folder.facts().hub_address));
-  CHAPTER_ASSIGN_OR_RETURN(const std::string credential, folder.Credential());
+  // A damaged one is told now, and not by every try to connect.
+  CHAPTER_RETURN_IF_ERROR(folder.ReadIdentity().status());
   CHAPTER_ASSIGN_OR_RETURN(auto opened, OpenedReplica::Open(folder, options.clock_offset_ms));
   storage::Replica& replica = opened->replica();
   {
     SessionGroup group(replica, opened->environment());
-    GrpcConnector connector(hub);
-    SyncClient client(group, connector, {credential, folder.facts().federation});
+    GrpcConnector connector(hub, CurrentCredentials([&folder] { return folder.ReadIdentity(); }));
+    SyncClient client(group, connector, {folder.facts().federation});
+    Renewer renewer(
+        {.now = [&replica] { return static_cast<int64_t>(replica.Clock().wall_ms / 1000); },
+         .load = [&folder] { return folder.ReadIdentity(); },
+         .store = [&folder](const PrivateKey& key,
+                            const std::string& chain) { return folder.WriteIdentity(key, chain); },
+         // Only in a session is the hub's clock known for sure.
+         .ready =
+             [&client] {
+               const auto peers = client.List();
+               return !peers.empty() && peers.front().connected;
+             },
+         .certify =
+             [&connector](const Renewal& renewal) { return CertifyAtHub(connector, renewal); }});
     Scrubber scrubber(replica);
     LocalServer local(replica, opened->environment(), client, nullptr, folder.facts().federation);
     CHAPTER_ASSIGN_OR_RETURN(const std::string socket, folder.SocketPath());
     CHAPTER_RETURN_IF_ERROR(local.Start(socket));
     CHAPTER_RETURN_IF_ERROR(folder.WriteEndpoints({{"socket", socket}}));
     client.Start();
+    renewer.Start();
     spdlog::info("serving chapter {} of {} as replica {}, hub {}", folder.facts().chapter,
                  folder.facts().federation, storage::ToHex(replica.replica_id().value),
                  folder.facts().hub_address);
@@ -157,6 +246,7 @@ int Main(int argc, char** argv) {
   if (const auto code = Parse(app, argc, argv)) return *code;
   PrepareSignals();
   PrepareLog();
+  AllowOnlyTls13();
   const absl::Status status = join->parsed() ? Join(options) : Serve(options);
   return status.ok() ? kExitDone : Fail(kProgram, status);
 }

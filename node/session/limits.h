@@ -57,6 +57,9 @@ static_assert(kWholeWaitingMax >= kWindowBytes / 64);
 // Cursors in one Hello: hubs times scopes.
 inline constexpr size_t kCursorsMax = 1024;
 inline constexpr size_t kPastEpochsMax = 1024;
+// A Hello or Welcome, in bytes: room for as many cursors and epochs, and some for later versions.
+inline constexpr size_t kHandshakeBytesMax = 512 << 10;
+static_assert(kHandshakeBytesMax >= 256 * kCursorsMax + 16 * kPastEpochsMax);
 // Between two Pulses, in milliseconds.
 inline constexpr uint64_t kPulseEveryMs = 10'000;
 // Without any message for so long the peer is gone, in milliseconds. A dead line is found

@@ -114,7 +114,6 @@ void Session::On(const HelloReady& event) {
   hello.set_replica(hello_.replica.value);
   hello.set_epoch(hello_.epoch.value);
   hello.set_node(ToBytes(hello_.node));
-  hello.set_credential(config_.credential);
   for (const FeedCursor& cursor : hello_.cursors) *hello.add_cursors() = ToProto(cursor);
   for (const storage::Acknowledgement& known : hello_.acknowledged) {
     *hello.add_acknowledged() = ToProto(known);
@@ -199,7 +198,7 @@ void Session::TakeHello(const v1::Hello& hello) {
   for (const uint64_t id : hello.former()) hello_.former.push_back({id});
   for (const uint64_t id : hello.copied()) hello_.copied.push_back({id});
   state_ = State::kHello;
-  effects_.push_back(Authorize{peer_.node, hello.credential(), peer_.hub});
+  effects_.push_back(Authorize{peer_.node, peer_.hub});
 }
 
 void Session::On(const Authorized& event) {
@@ -347,6 +346,12 @@ void Session::On(const HubJoined& event) {
 void Session::On(MessageIn& event) {
   last_in_ms_ = now_ms_;
   const v1::SyncMessage& message = event.message;
+  if (state_ != State::kReady && message.ByteSizeLong() > kHandshakeBytesMax) {
+    return End(absl::ResourceExhaustedError(absl::StrCat("a message of ", message.ByteSizeLong(),
+                                                         " bytes before the session has begun "
+                                                         "is over the limit of ",
+                                                         kHandshakeBytesMax)));
+  }
   switch (state_) {
     case State::kNew:
       if (!config_.initiator && message.has_hello()) return TakeHello(message.hello());

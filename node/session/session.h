@@ -36,8 +36,6 @@ struct SessionConfig {
   bool initiator = false;
   // This side is a hub. An acceptor always is.
   bool hub = false;
-  // What proves the initiator's enrolment.
-  std::string credential;
   // Told to the initiator, for people.
   std::string federation;
   // Told to the initiator: how far ahead it may stamp, in milliseconds.
@@ -61,10 +59,9 @@ struct SendMessage {
 struct SayHello {
   uint64_t session = 0;
 };
-// Find out who a node is; answer Authorized.
+// Find out whether the peer is who it says, and what it may have; answer Authorized.
 struct Authorize {
   storage::NodeId node;
-  std::string credential;
   bool hub = false;
 };
 // Call Replica::AcceptPeer; answer PeerAccepted.

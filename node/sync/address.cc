@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// HOST:PORT with the system's resolver and sockets. An IPv6 address that wraps an
-// IPv4 one is no loopback: nobody needs it.
+// HOST:PORT with the system's resolver and sockets. Trying a
+// connection sends nothing over it.
 #include "node/sync/address.h"
 
 #include <arpa/inet.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -25,15 +26,15 @@ std::string Join(const std::string& host, uint16_t port) {
   return brackets ? absl::StrCat("[", host, "]:", port) : absl::StrCat(host, ":", port);
 }
 
-bool IsLoopback(const sockaddr* address) {
+bool IsAny(const sockaddr* address) {
   if (address->sa_family == AF_INET) {
     sockaddr_in in;
     std::memcpy(&in, address, sizeof(in));
-    return (ntohl(in.sin_addr.s_addr) >> 24) == 127;
+    return in.sin_addr.s_addr == htonl(INADDR_ANY);
   }
   sockaddr_in6 in6;
   std::memcpy(&in6, address, sizeof(in6));
-  return IN6_IS_ADDR_LOOPBACK(&in6.sin6_addr) != 0;
+  return IN6_IS_ADDR_UNSPECIFIED(&in6.sin6_addr) != 0;
 }
 
 using AddressList = std::unique_ptr<addrinfo, decltype(&freeaddrinfo)>;
@@ -95,7 +96,7 @@ absl::StatusOr<std::vector<ResolvedAddress>> Resolve(const Address& address) {
         0) {
       continue;
     }
-    resolved.push_back({ip, address.port, info->ai_family == AF_INET6, IsLoopback(info->ai_addr)});
+    resolved.push_back({ip, address.port, info->ai_family == AF_INET6, IsAny(info->ai_addr)});
   }
   if (resolved.empty()) {
     return absl::UnavailableError(absl::StrCat("'", address.host, "' has no IP address"));
@@ -103,17 +104,25 @@ absl::StatusOr<std::vector<ResolvedAddress>> Resolve(const Address& address) {
   return resolved;
 }
 
-absl::StatusOr<std::vector<ResolvedAddress>> ResolveLoopback(const Address& address) {
-  auto resolved = Resolve(address);
-  if (!resolved.ok()) return resolved.status();
-  for (const ResolvedAddress& one : *resolved) {
-    if (one.loopback) continue;
-    return absl::FailedPreconditionError(
-        absl::StrCat("'", address.ToString(), "' leads to another machine (", one.ip,
-                     "); without certificates only this machine's own addresses (127.0.0.1, ::1) "
-                     "are used"));
+absl::Status CheckConnect(const ResolvedAddress& address) {
+  constexpr int kConnectMsMax = 1'000;
+  auto list = LookUp(address.ip, address.port, AI_NUMERICHOST);
+  if (!list.ok()) return list.status();
+  const addrinfo* info = list->get();
+  const int fd = socket(info->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) return absl::UnavailableError(std::strerror(errno));
+  int error = connect(fd, info->ai_addr, info->ai_addrlen) == 0 ? 0 : errno;
+  if (error == EINPROGRESS) {
+    pollfd wait{fd, POLLOUT, 0};
+    socklen_t size = sizeof(error);
+    if (poll(&wait, 1, kConnectMsMax) != 1) {
+      error = ETIMEDOUT;
+    } else if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) != 0) {
+      error = errno;
+    }
   }
-  return resolved;
+  close(fd);
+  return error == 0 ? absl::OkStatus() : absl::UnavailableError(std::strerror(error));
 }
 
 absl::Status CheckListen(const ResolvedAddress& address) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Addresses of the form HOST:PORT, as people write them: parsing, resolving, and
-// whether they stay on this machine. Resolving may wait for the network.
+// whether somebody is there. Resolving may wait for the network.
 #ifndef CHAPTERSYNC_NODE_SYNC_ADDRESS_H_
 #define CHAPTERSYNC_NODE_SYNC_ADDRESS_H_
 
@@ -28,7 +28,7 @@ struct ResolvedAddress {
   std::string ip;  // digits, without brackets
   uint16_t port = 0;
   bool v6 = false;
-  bool loopback = false;
+  bool any = false;  // 0.0.0.0 or ::, all of a machine's addresses
   // "127.0.0.1:7443", "[::1]:7443".
   std::string ToString() const;
   // As gRPC takes it without resolving anything: "ipv4:127.0.0.1:7443".
@@ -38,9 +38,8 @@ struct ResolvedAddress {
 // At least one. UNAVAILABLE where the name cannot be resolved.
 absl::StatusOr<std::vector<ResolvedAddress>> Resolve(const Address& address);
 
-// As Resolve; FAILED_PRECONDITION where one of them is another machine's. Until
-// certificates guard a connection, it stays on this machine.
-absl::StatusOr<std::vector<ResolvedAddress>> ResolveLoopback(const Address& address);
+// Whether something takes TCP connections there; UNAVAILABLE else. Waits for at most a second.
+absl::Status CheckConnect(const ResolvedAddress& address);
 
 // Whether a server could listen there now: FAILED_PRECONDITION, with the reason,
 // where it could not.

@@ -10,12 +10,12 @@
 #include "absl/strings/str_cat.h"
 #include <grpcpp/client_context.h>
 #include <grpcpp/create_channel.h>
-#include <grpcpp/security/credentials.h>
 #include <grpcpp/support/channel_arguments.h>
 
 #include "chaptersync/v1/sync.grpc.pb.h"
 #include "node/sync/grpc_stream.h"
 #include "node/sync/limits.h"
+#include "storage/core/status.h"
 
 namespace chaptersync::node {
 namespace {
@@ -74,9 +74,10 @@ class ClientStream final
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<grpc::Channel>> ConnectChannel(
-    const Address& address, size_t attempt, const std::function<bool()>& cancelled) {
-  auto resolved = ResolveLoopback(address);
-  if (!resolved.ok()) return resolved.status();
+    const Address& address, size_t attempt,
+    const std::shared_ptr<grpc::ChannelCredentials>& credentials, const TlsVerdict& verdict,
+    const std::function<bool()>& cancelled) {
+  CHAPTER_ASSIGN_OR_RETURN(const auto resolved, Resolve(address));
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(static_cast<int>(kMessageBytesMax) + kEnvelopeBytesMax);
   arguments.SetMaxSendMessageSize(static_cast<int>(kMessageBytesMax) + kEnvelopeBytesMax);
@@ -85,16 +86,22 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> ConnectChannel(
   // Every try is one of its own: the back-off between tries is ours, not gRPC's.
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  const ResolvedAddress& to = (*resolved)[attempt % resolved->size()];
-  auto channel =
-      grpc::CreateCustomChannel(to.Target(), grpc::InsecureChannelCredentials(), arguments);
+  const ResolvedAddress& to = resolved[attempt % resolved.size()];
+  auto channel = grpc::CreateCustomChannel(to.Target(), credentials, arguments);
   const int64_t began_ms = SteadyMs();
   grpc_connectivity_state state = channel->GetState(/*try_to_connect=*/true);
   while (state != GRPC_CHANNEL_READY) {
     if (cancelled()) return absl::UnavailableError("not wanted any more");
+    CHAPTER_RETURN_IF_ERROR(verdict.status());
     if (state == GRPC_CHANNEL_TRANSIENT_FAILURE || state == GRPC_CHANNEL_SHUTDOWN ||
         SteadyMs() - began_ms > kConnectMsMax) {
-      return absl::UnavailableError(absl::StrCat("nobody answers at ", to.ToString()));
+      CHAPTER_RETURN_IF_ERROR(verdict.status());
+      return absl::UnavailableError(
+          CheckConnect(to).ok()
+              ? absl::StrCat("no secure connection came about with ", to.ToString(),
+                             ": it is no hub, or is busy, or does not take this computer's "
+                             "certificate")
+              : absl::StrCat("nobody answers at ", to.ToString()));
     }
     channel->WaitForStateChange(
         state, std::chrono::system_clock::now() + std::chrono::milliseconds(kCancelledEveryMs));
@@ -110,11 +117,22 @@ absl::StatusOr<std::shared_ptr<Transport>> GrpcConnector::Connect(
     absl::MutexLock lock(&mutex_);
     attempt = attempts_++;
   }
-  auto channel = ConnectChannel(address_, attempt, cancelled);
-  if (!channel.ok()) return channel.status();
-  auto stream = std::make_shared<ClientStream>(host, *std::move(channel));
+  const auto verdict = std::make_shared<TlsVerdict>();
+  CHAPTER_ASSIGN_OR_RETURN(const auto credentials, credentials_(verdict));
+  CHAPTER_ASSIGN_OR_RETURN(auto channel,
+                           ConnectChannel(address_, attempt, credentials, *verdict, cancelled));
+  {
+    absl::MutexLock lock(&mutex_);
+    channel_ = channel;
+  }
+  auto stream = std::make_shared<ClientStream>(host, std::move(channel));
   stream->Begin();
   return stream;
+}
+
+std::shared_ptr<grpc::Channel> GrpcConnector::channel() const {
+  absl::MutexLock lock(&mutex_);
+  return channel_.lock();
 }
 
 }  // namespace chaptersync::node

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Streams to a hub over gRPC. In the clear, and so to this machine's own
-// addresses only. Connect waits; the rest is on gRPC's threads.
+// Streams to a hub over gRPC and mutual TLS. Connect waits; the rest is on gRPC's
+// threads.
 #ifndef CHAPTERSYNC_NODE_SYNC_GRPC_CONNECTOR_H_
 #define CHAPTERSYNC_NODE_SYNC_GRPC_CONNECTOR_H_
 
@@ -13,30 +13,40 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include <grpcpp/channel.h>
+#include <grpcpp/security/credentials.h>
 
 #include "node/sync/address.h"
 #include "node/sync/sync_client.h"
+#include "node/sync/tls_credentials.h"
 
 namespace chaptersync::node {
 
-// A new channel to the address, connected. UNAVAILABLE where nobody answers or
-// `cancelled` said yes; FAILED_PRECONDITION where it is another machine's.
+// A new channel to the address, connected. UNAVAILABLE where nobody answers, or something
+// that is no hub, or `cancelled` said yes; what `verdict` says where that refused the peer.
 // `attempt` chooses among several addresses of one name.
 absl::StatusOr<std::shared_ptr<grpc::Channel>> ConnectChannel(
-    const Address& address, size_t attempt, const std::function<bool()>& cancelled);
+    const Address& address, size_t attempt,
+    const std::shared_ptr<grpc::ChannelCredentials>& credentials, const TlsVerdict& verdict,
+    const std::function<bool()>& cancelled);
 
 class GrpcConnector final : public Connector {
  public:
-  explicit GrpcConnector(Address address) : address_(std::move(address)) {}
+  // `credentials` is asked for each connection.
+  GrpcConnector(Address address, CredentialsSource credentials)
+      : address_(std::move(address)), credentials_(std::move(credentials)) {}
 
   absl::StatusOr<std::shared_ptr<Transport>> Connect(
       const std::shared_ptr<SessionHost>& host, const std::function<bool()>& cancelled) override;
   std::string name() const override { return address_.ToString(); }
+  // The connection that was made last, while its stream lasts; null else.
+  std::shared_ptr<grpc::Channel> channel() const;
 
  private:
   const Address address_;
-  absl::Mutex mutex_;
+  const CredentialsSource credentials_;
+  mutable absl::Mutex mutex_;
   size_t attempts_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::weak_ptr<grpc::Channel> channel_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace chaptersync::node

@@ -23,6 +23,16 @@ inline constexpr int kStreamsPerConnectionMax = 16;
 // each other cannot be.
 inline constexpr size_t kBacklogBytesMax = 2 * kWindowBytes;
 static_assert(kBacklogBytesMax >= kWindowBytes + kMessageBytesMax / 2);
+// Connections that one certificate may begin at a hub at once, and after that one in so long, in
+// milliseconds. What has no stream is closed soon, so that this bounds how many are open.
+inline constexpr int64_t kConnectionsBurst = 60;
+inline constexpr int64_t kConnectionEveryMs = 1'000;
+// Computers whose connections are counted at a time.
+inline constexpr size_t kConnectedNodesMax = 10'000;
+// Streams that one computer may have open at a hub: one is at work, others may hang in lines that
+// broke.
+inline constexpr size_t kStreamsPerNodeMax = 8;
+static_assert(kStreamsPerNodeMax < kStreamsMax);
 // A message's envelope on the stream, in bytes.
 inline constexpr int kEnvelopeBytesMax = 16;
 // Between two ticks of a session, in milliseconds.
@@ -48,7 +58,7 @@ inline constexpr int kKeepaliveTimeoutMs = 10'000;
 inline constexpr int kKeepaliveTimeMsMin = 10'000;
 static_assert(kKeepaliveTimeMsMin < kKeepaliveTimeMs);
 // A connection without a stream is closed after so long, in milliseconds.
-inline constexpr int kConnectionIdleMsMax = 60'000;
+inline constexpr int kConnectionIdleMsMax = 15'000;
 
 // How far the unsent records of a peer are counted.
 inline constexpr uint64_t kUnsentCountMax = 10'000;

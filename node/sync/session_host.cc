@@ -53,6 +53,7 @@ void SessionHost::Begin(std::shared_ptr<Transport> transport) {
     if (self->over_) return self->group_.Ended(self->serial_);
     self->transport_ = std::move(transport);
     self->Handle(Opened{});
+    if (!self->stopped_early_.ok()) self->Handle(node::Stop{self->stopped_early_});
   });
 }
 
@@ -85,6 +86,10 @@ void SessionHost::Drained() {
 
 void SessionHost::Stop(absl::Status status) {
   strand_->Post([self = shared_from_this(), status = std::move(status)] {
+    if (self->transport_ == nullptr && !self->over_) {
+      self->stopped_early_ = status;
+      return;
+    }
     self->Handle(node::Stop{status});
   });
 }

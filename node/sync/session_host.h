@@ -144,6 +144,8 @@ class SessionHost : public std::enable_shared_from_this<SessionHost> {
   bool reading_ = false;
   bool broken_ = false;
   bool over_ = false;
+  // Of a Stop that came before the stream.
+  absl::Status stopped_early_;
   absl::Status end_status_;
   bool again_at_once_ = false;
   const int64_t began_ms_;  // steady clock

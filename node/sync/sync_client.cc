@@ -111,7 +111,6 @@ void SyncClient::Try() {
   options.name = "hub " + connector_.name();
   options.config.initiator = true;
   options.config.hub = group_.replica().options().hub;
-  options.config.credential = options_.credential;
   options.config.id = group_.environment().Random();
   for (const auto& [entity, rule] : group_.replica().options().entities) {
     options.config.entities[entity] = rule.fingerprint;

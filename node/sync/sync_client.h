@@ -32,7 +32,6 @@ class Connector {
   virtual ~Connector() = default;
   // Connects, for as long as `cancelled` says no, and makes a stream for `host`,
   // which is not begun yet. UNAVAILABLE where the hub cannot be reached;
-  // FAILED_PRECONDITION where its address is not allowed.
   virtual absl::StatusOr<std::shared_ptr<Transport>> Connect(
       const std::shared_ptr<SessionHost>& host, const std::function<bool()>& cancelled) = 0;
   // For the log.
@@ -40,8 +39,6 @@ class Connector {
 };
 
 struct SyncClientOptions {
-  // What proves the node's enrolment.
-  std::string credential;
   // The federation's name where the hub has not said it yet.
   std::string federation;
 };

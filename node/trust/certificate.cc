@@ -214,6 +214,20 @@ std::string Shortened(const std::string& text, size_t bytes) {
   return text.substr(0, bytes);
 }
 
+absl::Status CheckSignatureOf(EVP_PKEY* key, const std::string& text,
+                              const std::string& signature) {
+  const DigestContext context(EVP_MD_CTX_new());
+  Must(context != nullptr &&
+       EVP_DigestVerifyInit(context.get(), nullptr, EVP_sha256(), nullptr, key) == 1);
+  if (EVP_DigestVerify(context.get(), reinterpret_cast<const unsigned char*>(signature.data()),
+                       signature.size(), reinterpret_cast<const unsigned char*>(text.data()),
+                       text.size()) == 1) {
+    return absl::OkStatus();
+  }
+  ERR_clear_error();
+  return absl::PermissionDeniedError("the signature is not that of the key");
+}
+
 }  // namespace
 
 // --- Names. ---
@@ -332,16 +346,16 @@ absl::StatusOr<std::string> CheckSignature(const std::string& public_key, const 
   const auto* data = reinterpret_cast<const unsigned char*>(public_key.data());
   const Key key(d2i_PUBKEY(nullptr, &data, static_cast<long>(public_key.size())));
   if (key == nullptr || !IsP256(key.get())) return Unreadable("public key of P-256");
-  const DigestContext context(EVP_MD_CTX_new());
-  Must(context != nullptr &&
-       EVP_DigestVerifyInit(context.get(), nullptr, EVP_sha256(), nullptr, key.get()) == 1);
-  if (EVP_DigestVerify(context.get(), reinterpret_cast<const unsigned char*>(signature.data()),
-                       signature.size(), reinterpret_cast<const unsigned char*>(text.data()),
-                       text.size()) != 1) {
-    ERR_clear_error();
-    return absl::PermissionDeniedError("the signature is not that of the key");
-  }
+  CHAPTER_RETURN_IF_ERROR(CheckSignatureOf(key.get(), text, signature));
   return KeyHash(key.get());
+}
+
+absl::Status CheckSignedBy(const std::string& chain_pem, const std::string& text,
+                           const std::string& signature) {
+  CHAPTER_ASSIGN_OR_RETURN(const auto chain, ReadChain(chain_pem));
+  EVP_PKEY* const key = X509_get0_pubkey(chain.front().get());
+  if (key == nullptr) return Unreadable("certificate's public key");
+  return CheckSignatureOf(key, text, signature);
 }
 
 absl::Status CheckKeyOf(const std::string& chain_pem, const PrivateKey& key) {

@@ -74,6 +74,11 @@ absl::StatusOr<std::string> KeyHashOfRequest(const std::string& request);
 absl::StatusOr<std::string> CheckSignature(const std::string& public_key, const std::string& text,
                                            const std::string& signature);
 
+// The same of what the key of a chain's first certificate has signed. INVALID_ARGUMENT where the
+// chain cannot be read, PERMISSION_DENIED where the signature is not that key's.
+absl::Status CheckSignedBy(const std::string& chain_pem, const std::string& text,
+                           const std::string& signature);
+
 // The first certificate of a PEM text: the SHA-256 of its DER form, 64 hexadecimal digits.
 absl::StatusOr<std::string> FingerprintOf(const std::string& pem);
 

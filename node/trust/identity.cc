@@ -31,4 +31,11 @@ absl::StatusOr<TlsIdentity> ParseIdentity(const std::string& identity_text,
   return identity;
 }
 
+absl::StatusOr<Renewal> MakeRenewal(const TlsIdentity& identity, const PrivateKey& next) {
+  CHAPTER_ASSIGN_OR_RETURN(const PrivateKey key, PrivateKey::FromPem(identity.key));
+  Renewal renewal{.request = next.MakeRequest(), .chain = identity.chain, .signature = ""};
+  renewal.signature = key.Sign(renewal.request);
+  return renewal;
+}
+
 }  // namespace chaptersync::node

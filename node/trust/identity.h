@@ -29,6 +29,15 @@ std::string IdentityText(const PrivateKey& key, const std::string& chain);
 absl::StatusOr<TlsIdentity> ParseIdentity(const std::string& identity_text,
                                           const std::string& authority_text);
 
+// Asks for a certificate of another key, for whom an identity's certificate names.
+struct Renewal {
+  std::string request;    // PrivateKey::MakeRequest of the other key
+  std::string chain;      // of the identity
+  std::string signature;  // of the request, by the identity's key
+};
+// INVALID_ARGUMENT where the identity's key cannot be read.
+absl::StatusOr<Renewal> MakeRenewal(const TlsIdentity& identity, const PrivateKey& next);
+
 }  // namespace chaptersync::node
 
 #endif  // CHAPTERSYNC_NODE_TRUST_IDENTITY_H_

@@ -843,11 +843,17 @@ absl::StatusOr<std::string> Replica::GetSetting(const std::string& key) const {
 }
 
 absl::Status Replica::PutSetting(const std::string& key, const std::optional<std::string>& value) {
+  return PutSettings({{key, value}});
+}
+
+absl::Status Replica::PutSettings(const Settings& settings) {
   WriteBatch batch;
-  if (value) {
-    batch.Put(Table::kMeta, keys::Setting(key), *value);
-  } else {
-    batch.Delete(Table::kMeta, keys::Setting(key));
+  for (const auto& [key, value] : settings) {
+    if (value) {
+      batch.Put(Table::kMeta, keys::Setting(key), *value);
+    } else {
+      batch.Delete(Table::kMeta, keys::Setting(key));
+    }
   }
   CHAPTER_RETURN_IF_ERROR(engine_.Write(batch));
   return engine_.Sync();

@@ -208,6 +208,9 @@ class Replica {
   // A small durable store for the layers above, by key. Put with no value erases.
   absl::StatusOr<std::string> GetSetting(const std::string& key) const;
   absl::Status PutSetting(const std::string& key, const std::optional<std::string>& value);
+  // Several at once, or none.
+  using Settings = std::map<std::string, std::optional<std::string>>;
+  absl::Status PutSettings(const Settings& settings);
   // Settings whose keys begin with `prefix`, in order.
   absl::StatusOr<std::vector<std::pair<std::string, std::string>>> ListSettings(
       const std::string& prefix) const;

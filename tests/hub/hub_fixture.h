@@ -13,16 +13,21 @@
 #include <thread>
 
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
 #include "hub/enrolment.h"
+#include "hub/enrolment_server.h"
 #include "hub/sync_server.h"
 #include "node/entity/ids.h"
 #include "node/entity/registry.h"
 #include "node/session/wire.h"
 #include "node/sync/grpc_connector.h"
 #include "node/sync/sync_client.h"
+#include "node/sync/tls_credentials.h"
+#include "node/trust/certificate.h"
 #include "tests/node/sync/sync_fixture.h"
 
 namespace chaptersync::hub {
@@ -38,6 +43,26 @@ inline absl::Status AddChapter(node::Site& hub, const std::string& handle) {
   return results.ok() ? results->front().status : results.status();
 }
 
+// A key with a certificate of `authority` that was made just now.
+inline node::TlsIdentity IdentityOf(const node::Authority& authority,
+                                    const node::CertifiedName& name,
+                                    const node::PrivateKey& key = node::PrivateKey::Make()) {
+  const auto chain = authority.Certify(key.MakeRequest(), name, absl::ToUnixSeconds(absl::Now()));
+  EXPECT_TRUE(chain.ok()) << chain.status();
+  return {.key = key.ToPem(), .chain = *chain, .authority = authority.certificate_pem()};
+}
+
+// A channel's credentials; without a key it shows no certificate.
+inline std::shared_ptr<grpc::ChannelCredentials> CredentialsOf(const node::TlsIdentity& identity) {
+  const auto verdict = std::make_shared<node::TlsVerdict>();
+  if (identity.key.empty()) {
+    return node::JoiningCredentials(*node::FingerprintOf(identity.authority), verdict);
+  }
+  const auto credentials = node::NodeCredentials(identity, verdict);
+  EXPECT_TRUE(credentials.ok()) << credentials.status();
+  return *credentials;
+}
+
 // A site that knows notes and the program's own entities.
 class HubSite : public node::Site {
  public:
@@ -45,18 +70,37 @@ class HubSite : public node::Site {
     EXPECT_TRUE(AddChapter(*this, "italy").ok());
     EXPECT_TRUE(AddChapter(*this, "toronto").ok());
   }
+  const std::string& authority_pem() const { return authority.certificate_pem(); }
+  node::TlsIdentity Identity() const {
+    return IdentityOf(authority,
+                      {.federation = authority.federation(), .chapter = "", .node = options.node});
+  }
+
+  const node::Authority authority =
+      node::Authority::Make("Federation", absl::ToUnixSeconds(absl::Now()));
 };
 
 class HubServer {
  public:
-  explicit HubServer(HubSite& site, SyncServerOptions options = {})
+  // `identity`: what it shows, instead of the site's own. In the clear where `options.identify`
+  // says who comes.
+  explicit HubServer(HubSite& site, SyncServerOptions options = {},
+                     const node::TlsIdentity* identity = nullptr,
+                     int64_t certificate_seconds = node::kCertificateSeconds,
+                     int64_t call_ms_max = node::kHandshakeMsMax)
       : group_(*site.replica, site.environment),
-        enrolment_(*site.replica, site.environment, "Federation"),
-        enrolment_server_(enrolment_),
+        enrolment_(*site.replica, site.environment, "Federation", site.authority,
+                   certificate_seconds),
+        enrolment_server_(enrolment_, call_ms_max),
         sync_server_(group_, enrolment_, options) {
     grpc::ServerBuilder builder;
     int port = 0;
-    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
+    builder.AddListeningPort(
+        "127.0.0.1:0",
+        options.identify != nullptr
+            ? grpc::InsecureServerCredentials()
+            : node::HubCredentials(identity != nullptr ? *identity : site.Identity()),
+        &port);
     builder.SetMaxReceiveMessageSize(static_cast<int>(node::kMessageBytesMax) +
                                      node::kEnvelopeBytesMax);
     builder.RegisterService(&enrolment_server_);
@@ -80,20 +124,26 @@ class HubServer {
   SyncServer& sync_server() { return sync_server_; }
   node::SessionGroup& group() { return group_; }
 
-  // Enrols a node of a chapter; its credential.
-  std::string Enrol(const storage::NodeId& node, const std::string& chapter,
-                    const std::string& name = "office") {
+  // Enrols a node of a chapter; its identity.
+  node::TlsIdentity Enrol(const storage::NodeId& node, const std::string& chapter,
+                          const std::string& name = "office") {
     const auto invitation =
         enrolment_.Invite(chapter, kInvitationSecondsDefault, address_.ToString());
     EXPECT_TRUE(invitation.ok()) << invitation.status();
-    if (!invitation.ok()) return "";
+    if (!invitation.ok()) return {};
+    const node::PrivateKey key = node::PrivateKey::Make();
     v1::EnrolRequest request;
     request.set_code(invitation->code());
     request.set_node(node::ToBytes(node));
     request.set_name(name);
-    const auto response = enrolment_.Enrol(request);
+    request.set_request(key.MakeRequest());
+    request.set_chapter(chapter);
+    const auto response = enrolment_.Enrol(request, "test");
     EXPECT_TRUE(response.ok()) << response.status();
-    return response.ok() ? response->credential() : "";
+    if (!response.ok()) return {};
+    return {.key = key.ToPem(),
+            .chain = response->chain(),
+            .authority = enrolment_.authority().certificate_pem()};
   }
 
  private:
@@ -107,10 +157,11 @@ class HubServer {
 
 // A node with its client.
 struct TestNode {
-  TestNode(node::Site& site, const node::Address& hub, const std::string& credential)
+  TestNode(node::Site& site, const node::Address& hub, const node::TlsIdentity& identity)
       : group(*site.replica, site.environment, 1),
-        connector(hub),
-        client(group, connector, {credential, ""}) {
+        connector(hub, node::CurrentCredentials(
+                           [identity]() -> absl::StatusOr<node::TlsIdentity> { return identity; })),
+        client(group, connector, {""}) {
     client.Start();
   }
 
@@ -126,9 +177,9 @@ struct TestNode {
 // A stream on which a test says what it wants. One thread.
 class RawStream {
  public:
-  explicit RawStream(const node::Address& hub)
+  RawStream(const node::Address& hub, const node::TlsIdentity& identity)
       : stub_(v1::ReplicationService::NewStub(
-            grpc::CreateChannel(hub.ToString(), grpc::InsecureChannelCredentials()))),
+            grpc::CreateChannel(hub.ToString(), CredentialsOf(identity)))),
         stream_(stub_->Session(&context_)) {}
   ~RawStream() { context_.TryCancel(); }
 
@@ -158,7 +209,7 @@ class RawStream {
   std::unique_ptr<grpc::ClientReaderWriter<v1::SessionRequest, v1::SessionResponse>> stream_;
 };
 
-inline v1::SyncMessage HelloOf(const node::Site& site, const std::string& credential) {
+inline v1::SyncMessage HelloOf(const node::Site& site) {
   const auto facts = site.replica->SayHello(0);
   EXPECT_TRUE(facts.ok()) << facts.status();
   v1::SyncMessage message;
@@ -168,7 +219,6 @@ inline v1::SyncMessage HelloOf(const node::Site& site, const std::string& creden
   hello.set_replica(facts->replica.value);
   hello.set_epoch(facts->epoch.value);
   hello.set_node(node::ToBytes(facts->node));
-  hello.set_credential(credential);
   *hello.mutable_clock() = node::ToProto(facts->clock);
   hello.set_session(7);
   return message;

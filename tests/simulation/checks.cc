@@ -806,7 +806,7 @@ bool Federation::NonsenseToHub(size_t number) {
                                      limits_.backlog_bytes_max);
   watch->site[kInitiator] = watch->site[kAcceptor] = number;
   lines_[++line_last_] = {line, watch};
-  // A thief has a node's credential, a stranger none.
+  // A thief has a node's certificate, a stranger none.
   const Site* thief = nullptr;
   for (const auto& site : sites_) {
     if (!site->options.hub && fault_random_.Chance(300)) thief = site.get();

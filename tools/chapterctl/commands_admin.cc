@@ -59,7 +59,8 @@ absl::Status Nodes(Context& context) {
   CHAPTER_ASSIGN_OR_RETURN(
       const v1::ListNodesResponse response,
       context.client.Call(context.client.admin(), &Admin::ListNodes, v1::ListNodesRequest()));
-  Table table(context.output, {"id", "chapter", "name", "connected", "last_contact", "behind"});
+  Table table(context.output,
+              {"id", "chapter", "name", "connected", "last_contact", "behind", "certificate"});
   for (const v1::EnrolledNode& node : response.nodes()) {
     if (context.output.json()) {
       context.output.Object(NodeJson(node));
@@ -67,9 +68,27 @@ absl::Status Nodes(Context& context) {
     }
     table.Row({node.id(), node.chapter(), node.name(), YesNo(node.connected()),
                node.has_last_contact() ? TimeText(node.last_contact()) : "never",
-               node.behind() < 0 ? "not known" : absl::StrCat(node.behind())});
+               node.behind() < 0 ? "not known" : absl::StrCat(node.behind()),
+               node.has_revoked() ? absl::StrCat("revoked ", TimeText(node.revoked()))
+                                  : absl::StrCat("until ", TimeText(node.certificate_end()))});
   }
   if (!context.output.json()) table.Finish("no nodes");
+  return absl::OkStatus();
+}
+
+absl::Status RevokeNode(Context& context, const std::string& node) {
+  CHAPTER_RETURN_IF_ERROR(CheckUtf8(node));
+  v1::RevokeNodeRequest request;
+  request.set_node(node);
+  CHAPTER_ASSIGN_OR_RETURN(
+      const v1::RevokeNodeResponse response,
+      context.client.Call(context.client.admin(), &Admin::RevokeNode, request));
+  if (context.output.json()) {
+    context.output.Object({{"revoked", response.id()}, {"invitations", response.invitations()}});
+  } else {
+    context.output.Line(absl::StrCat("revoked node ", response.id(), ", and ",
+                                     response.invitations(), " open invitations of its chapter"));
+  }
   return absl::OkStatus();
 }
 
@@ -146,6 +165,27 @@ absl::Status Invite(Context& context, const node::EntityType& type, const Chapte
   return absl::OkStatus();
 }
 
+absl::Status Revoke(Context& context, const node::EntityType& type, const ChapterWords& words) {
+  CHAPTER_RETURN_IF_ERROR(CheckUtf8(words.id));
+  v1::RevokeChapterRequest request;
+  // A chapter that was deleted may still have computers.
+  const auto handle = HandleOf(context, type, words.id);
+  request.set_chapter(handle.ok() ? *handle : words.id);
+  CHAPTER_ASSIGN_OR_RETURN(
+      const v1::RevokeChapterResponse response,
+      context.client.Call(context.client.admin(), &Admin::RevokeChapter, request));
+  if (context.output.json()) {
+    Json json = {{"revoked", Json::array()}, {"invitations", response.invitations()}};
+    for (const std::string& node : response.nodes()) json["revoked"].push_back(node);
+    context.output.Object(json);
+  } else {
+    context.output.Line(absl::StrCat("revoked chapter ", request.chapter(), ": ",
+                                     response.nodes_size(), " computers, ", response.invitations(),
+                                     " open invitations"));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 void AddChapterCommands(CLI::App& noun, const node::EntityType& type, Action& action) {
@@ -162,15 +202,24 @@ void AddChapterCommands(CLI::App& noun, const node::EntityType& type, Action& ac
   invite->add_option("--valid", words->valid, "how long it holds: 7d, the default");
   invite->callback(
       [=, &action] { action = [=](Context& context) { return Invite(context, *t, *words); }; });
+  CLI::App* revoke =
+      noun.add_subcommand("revoke", "keeps all its computers out, and ends its invitations");
+  revoke->add_option("ID", words->id, "the chapter")->required();
+  revoke->callback(
+      [=, &action] { action = [=](Context& context) { return Revoke(context, *t, *words); }; });
 }
 
 void AddAdminCommands(CLI::App& app, Action& action) {
   app.add_subcommand("status", "who this is, what it holds, how fresh it is")->callback([&action] {
     action = Status;
   });
-  AddGroup(app, "nodes", "the computers of the chapters")
-      ->add_subcommand("list", "shows them")
-      ->callback([&action] { action = Nodes; });
+  CLI::App* nodes = AddGroup(app, "nodes", "the computers of the chapters");
+  nodes->add_subcommand("list", "shows them")->callback([&action] { action = Nodes; });
+  const auto node = std::make_shared<std::string>();
+  CLI::App* revoke = nodes->add_subcommand("revoke", "keeps one out: a stolen laptop, say");
+  revoke->add_option("NODE", *node, "its id, the beginning of one, or CHAPTER/NAME")->required();
+  revoke->callback(
+      [=, &action] { action = [=](Context& context) { return RevokeNode(context, *node); }; });
 }
 
 }  // namespace chaptersync::ctl

@@ -318,6 +318,8 @@ Json NodeJson(const v1::EnrolledNode& node) {
   out["connected"] = node.connected();
   out["last_contact"] = TimeJson(node.has_last_contact(), node.last_contact());
   out["behind"] = node.behind();
+  out["certificate_end"] = TimeJson(node.has_certificate_end(), node.certificate_end());
+  out["revoked"] = TimeJson(node.has_revoked(), node.revoked());
   return out;
 }
 

@@ -212,7 +212,16 @@ class FakeRoster final : public Roster {
     return valid_seconds ? std::to_string(*valid_seconds) : "default";
   }
   absl::StatusOr<std::vector<Node>> ListNodes() override { return nodes; }
+  absl::StatusOr<size_t> RevokeNode(const storage::NodeId& node) override {
+    revoked.push_back(node);
+    return revoked.size();
+  }
+  absl::StatusOr<RevokedChapter> RevokeChapter(const std::string& chapter) override {
+    if (chapter != "italy") return absl::NotFoundError("there is no chapter '" + chapter + "'");
+    return RevokedChapter{{nodes.front().node}, 2};
+  }
   std::vector<Node> nodes;
+  std::vector<storage::NodeId> revoked;
 };
 
 // The services on a socket, as the daemons serve them.
@@ -361,7 +370,8 @@ TEST_F(LocalServerTest, InvitesAndListsNodesAtAHub) {
   EXPECT_EQ(invite("italy", 60), "60");
   EXPECT_EQ(invite("atlantis", 60), "there is no chapter 'atlantis'");
   peers_.states = {State()};
-  roster_.nodes = {{peers_.states[0].node, "italy", "desk"}, {{}, "toronto", "new"}};
+  roster_.nodes = {{peers_.states[0].node, "italy", "desk", 1'700'000'000, 0},
+                   {{}, "toronto", "new", 0, 1'600'000'000}};
   grpc::ClientContext context;
   v1::ListNodesResponse response;
   ASSERT_TRUE(admin_->ListNodes(&context, {}, &response).ok());
@@ -371,6 +381,57 @@ TEST_F(LocalServerTest, InvitesAndListsNodesAtAHub) {
   EXPECT_EQ(response.nodes(0).behind(), 2);  // in its chapter's feed, and in that of all
   EXPECT_EQ(response.nodes(1).name(), "new");
   EXPECT_EQ(response.nodes(1).behind(), -1);
+  EXPECT_EQ(response.nodes(0).certificate_end().seconds(), 1'700'000'000);
+  EXPECT_FALSE(response.nodes(0).has_revoked());
+  EXPECT_EQ(response.nodes(1).revoked().seconds(), 1'600'000'000);
+}
+
+TEST_F(LocalServerTest, ANodeIsRevokedByItsIdABeginningOfItOrItsName) {
+  Serve(&roster_);
+  storage::NodeId first;
+  first.bytes = {0xab, 1};
+  storage::NodeId second;
+  second.bytes = {0xab, 2};
+  roster_.nodes = {{first, "italy", "desk", 0, 0}, {second, "italy", "bar", 0, 0}};
+  const auto revoke = [&](const std::string& node) {
+    grpc::ClientContext context;
+    v1::RevokeNodeRequest request;
+    request.set_node(node);
+    v1::RevokeNodeResponse response;
+    grpc::Status status = admin_->RevokeNode(&context, request, &response);
+    EXPECT_EQ(response.invitations(), status.ok() ? roster_.revoked.size() : 0);
+    return status;
+  };
+  EXPECT_TRUE(revoke(second.ToString()).ok());
+  EXPECT_TRUE(revoke("ab01").ok());
+  EXPECT_TRUE(revoke("italy/bar").ok());
+  EXPECT_EQ(roster_.revoked, (std::vector<storage::NodeId>{second, first, second}));
+  for (const char* nobody : {"", "cd", "italy/", "toronto/desk"}) {
+    EXPECT_EQ(revoke(nobody).error_code(), grpc::StatusCode::NOT_FOUND) << nobody;
+  }
+  const grpc::Status several = revoke("ab");
+  EXPECT_EQ(several.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(several.error_message(), HasSubstr("names 2 nodes"));
+  EXPECT_EQ(roster_.revoked.size(), 3u);
+}
+
+TEST_F(LocalServerTest, AChapterIsRevoked) {
+  Serve(&roster_);
+  roster_.nodes = {{State().node, "italy", "desk", 0, 0}};
+  v1::RevokeChapterRequest request;
+  v1::RevokeChapterResponse response;
+  {
+    grpc::ClientContext context;
+    request.set_chapter("italy");
+    ASSERT_TRUE(admin_->RevokeChapter(&context, request, &response).ok());
+    ASSERT_EQ(response.nodes_size(), 1);
+    EXPECT_EQ(response.nodes(0), State().node.ToString());
+    EXPECT_EQ(response.invitations(), 2u);
+  }
+  grpc::ClientContext context;
+  request.set_chapter("atlantis");
+  EXPECT_EQ(admin_->RevokeChapter(&context, request, &response).error_code(),
+            grpc::StatusCode::NOT_FOUND);
 }
 
 TEST_F(LocalServerTest, ANodeHasNoRoster) {

@@ -35,14 +35,22 @@ class FolderTest : public testing::Test {
   std::string Make(const std::string& name, bool hub) {
     auto folder = DataFolder::Prepare(Path(name));
     EXPECT_TRUE(folder.ok()) << folder.status();
-    const auto node = folder->JoiningNode();
-    EXPECT_TRUE(node.ok()) << node.status();
-    FolderFacts facts{.hub = hub, .node = *node, .federation = "Federation"};
+    const auto joining = folder->Joining();
+    EXPECT_TRUE(joining.ok()) << joining.status();
+    FolderFacts facts{.hub = hub, .node = joining->node, .federation = "Federation"};
     if (!hub) {
       facts.chapter = "italy";
       facts.hub_address = "127.0.0.1:7443";
     }
-    const absl::Status made = folder->Create(facts, hub ? "" : std::string(32, '\x7f'));
+    const CertifiedName who{
+        .federation = authority_.federation(), .chapter = facts.chapter, .node = joining->node};
+    const auto chain = authority_.Certify(key_.MakeRequest(), who, kNow);
+    EXPECT_TRUE(chain.ok()) << chain.status();
+    EXPECT_TRUE((hub ? folder->WriteAuthority(authority_)
+                     : folder->WriteAuthority(authority_.certificate_pem()))
+                    .ok());
+    EXPECT_TRUE(folder->WriteIdentity(key_, *chain).ok());
+    const absl::Status made = folder->Create(facts);
     EXPECT_TRUE(made.ok()) << made;
     return Path(name);
   }
@@ -63,6 +71,9 @@ class FolderTest : public testing::Test {
     EXPECT_EQ(status.ToString().find('\n'), std::string::npos);
   }
 
+  static constexpr int64_t kNow = 1'700'000'000;
+  const Authority authority_ = Authority::Make("Federation", kNow);
+  const PrivateKey key_ = PrivateKey::Make();
   std::string base_;
 };
 
@@ -75,11 +86,14 @@ TEST_F(FolderTest, WhatIsMadeIsOpened) {
   EXPECT_EQ(folder->facts().federation, "Federation");
   EXPECT_EQ(folder->facts().hub_address, "127.0.0.1:7443");
   EXPECT_NE(folder->facts().node, storage::NodeId{});
-  const auto credential = folder->Credential();
-  ASSERT_TRUE(credential.ok()) << credential.status();
-  EXPECT_EQ(*credential, std::string(32, '\x7f'));
+  const auto identity = folder->ReadIdentity();
+  ASSERT_TRUE(identity.ok()) << identity.status();
+  EXPECT_EQ(identity->key, key_.ToPem());
+  EXPECT_EQ(identity->authority, authority_.certificate_pem());
+  EXPECT_EQ(ReadCertificate(identity->chain)->name.chapter, "italy");
   EXPECT_EQ(Mode(path), 0700);
-  EXPECT_EQ(Mode(path + "/credential"), 0600);
+  EXPECT_EQ(Mode(path + "/identity.pem"), 0600);
+  EXPECT_FALSE(std::filesystem::exists(path + "/authority.key")) << "is the hub's alone";
   EXPECT_FALSE(std::filesystem::exists(path + "/joining.json"));
 }
 
@@ -88,16 +102,34 @@ TEST_F(FolderTest, OnlyItsOwnerMayEnterAFolderThatWasThere) {
   EXPECT_EQ(Mode(Make("open", true)), 0700);
 }
 
-TEST_F(FolderTest, AJoinThatDidNotEndGoesOnUnderTheSameId) {
+TEST_F(FolderTest, AJoinThatDidNotEndGoesOnUnderTheSameIdAndKey) {
   storage::NodeId first;
+  std::string key;
   {
     auto folder = DataFolder::Prepare(Path("node"));
     ASSERT_TRUE(folder.ok()) << folder.status();
-    first = *folder->JoiningNode();
+    const auto joining = folder->Joining();
+    ASSERT_TRUE(joining.ok()) << joining.status();
+    first = joining->node;
+    key = joining->key.ToPem();
   }
+  EXPECT_EQ(Mode(Path("node") + "/joining.json"), 0600);
   auto folder = DataFolder::Prepare(Path("node"));
   ASSERT_TRUE(folder.ok()) << folder.status();
-  EXPECT_EQ(*folder->JoiningNode(), first);
+  const auto again = folder->Joining();
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(again->node, first);
+  EXPECT_EQ(again->key.ToPem(), key);
+}
+
+TEST_F(FolderTest, WhatLiesInTheWayOfAFileIsNotWrittenInto) {
+  // Its mode and owner would be the secret's.
+  const std::string path = Path("secret");
+  ASSERT_TRUE(WriteFileDurably(path + ".new", "theirs").ok());
+  ASSERT_EQ(chmod((path + ".new").c_str(), 0644), 0);
+  ASSERT_TRUE(WriteFileDurably(path, "ours").ok());
+  EXPECT_EQ(Mode(path), 0600);
+  EXPECT_EQ(*ReadWholeFile(path, 100), "ours");
 }
 
 TEST_F(FolderTest, OneDaemonAtATime) {
@@ -158,14 +190,52 @@ TEST_F(FolderTest, NewerAndDamagedFoldersAreRefused) {
   refuse(std::string(100'000, ' '), "longer than");
 }
 
-TEST_F(FolderTest, ADamagedCredentialIsSaidSo) {
+TEST_F(FolderTest, AHubHasItsAuthority) {
+  const std::string path = Make("hub", true);
+  const auto folder = DataFolder::Open(path, true);
+  ASSERT_TRUE(folder.ok()) << folder.status();
+  const auto authority = folder->ReadAuthority();
+  ASSERT_TRUE(authority.ok()) << authority.status();
+  EXPECT_EQ(authority->fingerprint(), authority_.fingerprint());
+  EXPECT_EQ(Mode(path + "/authority.key"), 0600);
+  Write(path + "/authority.key", PrivateKey::Make().ToPem());
+  ExpectRefused(folder->ReadAuthority().status(), absl::StatusCode::kFailedPrecondition, path,
+                "not that of the key");
+}
+
+TEST_F(FolderTest, ADamagedIdentityIsSaidSo) {
   const std::string path = Make("node", false);
   const auto folder = DataFolder::Open(path, false);
   ASSERT_TRUE(folder.ok());
-  Write(path + "/credential", "secret");
-  const absl::Status status = folder->Credential().status();
-  ExpectRefused(status, absl::StatusCode::kFailedPrecondition, path, "64 hexadecimal digits");
-  EXPECT_EQ(status.ToString().find("secret"), std::string::npos);
+  const auto refuse = [&](const std::string& file, const std::string& text,
+                          const std::string& why) {
+    const std::string before = *ReadWholeFile(path + file, 1 << 20);
+    Write(path + file, text);
+    const absl::Status status = folder->ReadIdentity().status();
+    ExpectRefused(status, absl::StatusCode::kFailedPrecondition, path, why);
+    EXPECT_EQ(status.ToString().find("secret"), std::string::npos);
+    Write(path + file, before);
+  };
+  const std::string chain = folder->ReadIdentity()->chain;
+  refuse("/identity.pem", "secret", "no certificate in it");
+  refuse("/identity.pem", "secret" + chain, "no private key");
+  refuse("/identity.pem", PrivateKey::Make().ToPem() + chain, "not that of the key");
+  refuse("/authority.pem", Authority::Make("Other", kNow).certificate_pem(), "another federation");
+  ASSERT_EQ(unlink((path + "/identity.pem").c_str()), 0);
+  ExpectRefused(folder->ReadIdentity().status(), absl::StatusCode::kFailedPrecondition, path,
+                "there is no file");
+}
+
+TEST_F(FolderTest, WhoJoinsAgainKeepsItsMarker) {
+  const std::string path = Make("node", false);
+  auto folder = DataFolder::Open(path, false);
+  ASSERT_TRUE(folder.ok());
+  const std::string marker = *folder->Marker();
+  FolderFacts facts = folder->facts();
+  facts.hub_address = "hub.example.org:1";
+  ASSERT_TRUE(folder->Create(facts).ok());
+  EXPECT_EQ(*folder->Marker(), marker) << "it is no copy";
+  EXPECT_EQ(folder->facts().hub_address, "hub.example.org:1");
 }
 
 TEST_F(FolderTest, ACopyHasAnotherMarker) {

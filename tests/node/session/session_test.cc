@@ -320,6 +320,15 @@ TEST_F(SessionTest, ASharedIdEndsASessionThatIsReadyAndNoOther) {
   EXPECT_TRUE(absl::IsInvalidArgument(zero.ended)) << zero.ended;
 }
 
+TEST_F(SessionTest, BeforeTheHandshakeIsDoneMessagesAreSmall) {
+  Driver hub(hq, false);
+  v1::SyncMessage message;
+  message.mutable_hello()->set_node(std::string(kHandshakeBytesMax, 'x'));
+  hub.Receive(message);
+  EXPECT_TRUE(absl::IsResourceExhausted(hub.ended)) << hub.ended;
+  EXPECT_THAT(std::string(hub.ended.message()), HasSubstr("524288"));
+}
+
 TEST_F(SessionTest, WhatWasRefusedIsNotAcknowledged) {
   // A node waited for a hub's clock to come up to a stamp that nobody had.
   ASSERT_TRUE(italy.Put(kNote1, {{kChapterField, "italy"}}).ok());

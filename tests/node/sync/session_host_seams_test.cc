@@ -97,6 +97,21 @@ TEST_F(SessionHostSeamsTest, TheSessionsEndWhereTheOwnerStopsAndRunsThem) {
   EXPECT_EQ(italy_group_->size(), 0u);
 }
 
+TEST_F(SessionHostSeamsTest, AStopThatComesBeforeTheStreamEndsIt) {
+  // A node that was revoked just as its stream began brought the hub down.
+  SessionHostOptions options = AcceptorOptions(hub_, "italy");
+  options.ended = [this](const absl::Status& status, bool) { end_ = status; };
+  const auto host = hub_group_->Make(std::move(options));
+  host->Stop(absl::PermissionDeniedError("revoked"));
+  executor_.Run();
+  EXPECT_FALSE(end_.has_value());
+  hub_group_->Begin(host, std::make_shared<HandStream>(host));
+  executor_.Run();
+  ASSERT_TRUE(end_.has_value());
+  EXPECT_EQ(*end_, absl::PermissionDeniedError("revoked"));
+  EXPECT_EQ(hub_group_->size(), 0u);
+}
+
 TEST_F(SessionHostSeamsTest, TheHandshakesTimeIsTheOwnersClocks) {
   SessionHostOptions options = AcceptorOptions(hub_, "italy");
   options.handshake_ms_max = 3 * kTickMs;

@@ -89,7 +89,7 @@ class PairConnector final : public Connector {
 class SyncClientTest : public testing::Test {
  protected:
   std::unique_ptr<SyncClient> NewClient() {
-    return std::make_unique<SyncClient>(group_, connector_, SyncClientOptions{"", "Federation"});
+    return std::make_unique<SyncClient>(group_, connector_, SyncClientOptions{"Federation"});
   }
 
   Site hub_{"", 1};

@@ -49,6 +49,7 @@ class RealEnvironment final : public storage::Environment {
  public:
   explicit RealEnvironment(uint64_t seed) : random_(seed) {}
   uint64_t NowMs() override {
+    if (stands_at_ms != 0) return stands_at_ms;
     const auto now = std::chrono::system_clock::now().time_since_epoch();
     return static_cast<uint64_t>(
                std::chrono::duration_cast<std::chrono::milliseconds>(now).count()) +
@@ -59,6 +60,7 @@ class RealEnvironment final : public storage::Environment {
     return random_();
   }
   std::atomic<uint64_t> ahead_ms = 0;
+  std::atomic<uint64_t> stands_at_ms = 0;  // not 0: the clock does not move
 
  private:
   std::mutex mutex_;

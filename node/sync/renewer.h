@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Renews this computer's certificate when two thirds of its life are over, while the
+// program runs: connections that stand go on, later ones show the new one. A thread of its
+// own.
+#ifndef CHAPTERSYNC_NODE_SYNC_RENEWER_H_
+#define CHAPTERSYNC_NODE_SYNC_RENEWER_H_
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <thread>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+
+#include "node/sync/waker.h"
+#include "node/trust/certificate.h"
+#include "node/trust/identity.h"
+
+namespace chaptersync::node {
+
+// Between two looks at clock and hub, and until the next try after a failed one, in milliseconds.
+inline constexpr int64_t kRenewLookMs = 1'000;
+inline constexpr int64_t kRenewAgainMs = 60'000;
+
+struct RenewerSeams {
+  // What time it is at the hub, in seconds since 1970: it is the one who judges.
+  std::function<int64_t()> now;
+  // The identity that is shown now.
+  std::function<absl::StatusOr<TlsIdentity>()> load;
+  // Replaces it, durably and at once.
+  std::function<absl::Status(const PrivateKey& key, const std::string& chain)> store;
+  // Whether somebody is there who could do it now.
+  std::function<bool()> ready;
+  // Has it certified; the new chain.
+  std::function<absl::StatusOr<std::string>(const Renewal& renewal)> certify;
+};
+
+class Renewer {
+ public:
+  // Nothing happens before Start.
+  explicit Renewer(RenewerSeams seams);
+  // Stops; a call of `certify` that is under way is waited for.
+  ~Renewer();
+  Renewer(const Renewer&) = delete;
+  Renewer& operator=(const Renewer&) = delete;
+
+  void Start();
+
+  // One look: renews where it is time. True where there is a new certificate.
+  absl::StatusOr<bool> RenewIfDue();
+
+ private:
+  void Run();
+
+  const RenewerSeams seams_;
+  Waker waker_;
+  absl::Mutex mutex_;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  int64_t due_ = 0;  // seconds since 1970; 0: to be read from the certificate
+  std::thread thread_;
+};
+
+}  // namespace chaptersync::node
+
+#endif  // CHAPTERSYNC_NODE_SYNC_RENEWER_H_

@@ -1,0 +1,551 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+#
+# Strangers, thieves and guessers against real processes: who has no certificate, or not
+# the right one, gets nothing and disturbs nobody, and who was revoked is out at once.
+# Needs the openssl program.
+"""Who may come to a hub, and what happens to who may not."""
+
+import datetime
+import json
+import os
+import re
+import resource
+import shutil
+import socket
+import ssl
+import struct
+import subprocess
+import time
+import unittest
+from typing import Any, Dict, List, Tuple
+
+from harness import PROGRAMS, Failure, FederationTest, wait_until
+from federation import Daemon
+
+DAY_MS = 24 * 3600 * 1000
+OK, CANCELLED, DENIED, EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED = 0, 1, 7, 8, 14, 16
+REFUSED, UNREACHABLE = 4, 5
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    """An HTTP/2 frame."""
+    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+
+
+def pour(line: ssl.SSLSocket, path: str, size: int) -> int:
+    """Calls a method over HTTP/2 with a message that is said to be of `size` bytes, and sends as much of it as is taken,
+    until the peer ends the stream or the line; how many bytes went."""
+    data, settings, window_update, headers, ping, goaway, reset = 0, 4, 8, 1, 6, 7, 3
+
+    def header(name: str, value: str) -> bytes:  # literal, not indexed
+        return bytes([0, len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
+
+    fields = ((":method", "POST"), (":scheme", "https"), (":path", path), (":authority", "hub"),
+              ("content-type", "application/grpc"), ("te", "trailers"))
+    windows, initial, sent, inbox = {0: 65535, 1: 65535}, 65535, 0, b""
+    line.settimeout(90)
+    try:
+        line.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(settings, 0, 0, b""))
+        line.sendall(frame(headers, 4, 1, b"".join(header(name, value) for name, value in fields)))
+        chunk = b"\x00" + struct.pack(">I", size) + b"x" * 16000
+        while sent < size:
+            while min(windows.values()) >= len(chunk):
+                line.sendall(frame(data, 0, 1, chunk))
+                for stream in windows:
+                    windows[stream] -= len(chunk)
+                sent += len(chunk)
+                chunk = b"x" * 16000
+                if sent >= size:
+                    return sent
+            got = line.recv(1 << 16)
+            if not got:
+                return sent
+            inbox += got
+            while len(inbox) >= 9 and len(inbox) >= 9 + int.from_bytes(inbox[:3], "big"):
+                length = int.from_bytes(inbox[:3], "big")
+                kind, flags, stream = inbox[3], inbox[4], int.from_bytes(inbox[5:9], "big")
+                payload, inbox = inbox[9:9 + length], inbox[9 + length:]
+                if kind == settings and flags & 1 == 0:
+                    for i in range(0, length, 6):
+                        name, value = struct.unpack(">HI", payload[i:i + 6])
+                        if name == 4:
+                            windows[1] += value - initial
+                            initial = value
+                    line.sendall(frame(settings, 1, 0, b""))
+                elif kind == ping and flags & 1 == 0:
+                    line.sendall(frame(ping, 1, 0, payload))
+                elif kind == window_update and stream in windows:
+                    windows[stream] += int.from_bytes(payload, "big")
+                elif kind == goaway or (stream == 1 and (kind == reset or (kind == headers and flags & 1))):
+                    return sent
+        return sent
+    except (ConnectionResetError, BrokenPipeError, ssl.SSLError):
+        return sent
+
+
+def address_of(text: str) -> Tuple[str, int]:
+    """HOST:PORT in two."""
+    host, port = text.rsplit(":", 1)
+    return host, int(port)
+
+
+class StrangerTest(FederationTest):
+    """What strangers do at a hub, and how folders stand."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.hub = self.federation.endpoints("hq")["sync"]
+        self.authority = self.file("hq", "authority.pem")
+
+    def file(self, name: str, file: str) -> str:
+        """A file of a data folder."""
+        return os.path.join(self.federation.data(name), file)
+
+    def node_id(self, name: str) -> str:
+        """The node's id, as its folder has it."""
+        with open(self.file(name, "chaptersync.json"), encoding="utf-8") as file:
+            return str(json.load(file)["node"])
+
+    def stranger(self, identity: str, *command: str) -> Dict[str, Any]:
+        """What the stranger was answered."""
+        code, out, error = self.federation.run(
+            [os.path.join(PROGRAMS, "stranger"), self.hub, self.authority, identity, *command])
+        self.assertEqual(code, 0, error)
+        return dict(json.loads(out))
+
+    def openssl(self, *arguments: str) -> str:
+        """Runs openssl; what it printed on both."""
+        done = subprocess.run(["openssl", *arguments], input=b"", capture_output=True, timeout=30, check=False)
+        return done.stdout.decode(errors="replace") + done.stderr.decode(errors="replace")
+
+    def logged(self, name: str, line: str) -> float:
+        """When a daemon logged the first line that matches, in seconds."""
+        with open(self.federation.daemons[name].log, encoding="utf-8", errors="replace") as file:
+            for text in file:
+                if re.search(line, text):
+                    return datetime.datetime.fromisoformat(re.sub(r"([+-]\d\d)(\d\d)$", r"\1:\2", text.split()[0])).timestamp()
+        raise Failure(f"no line of {name}'s log matches '{line}'")
+
+    def connected(self, name: str) -> bool:
+        """Whether a node is in a session."""
+        return any(row["connected"] for row in self.federation.rows(name, "sync", "status"))
+
+    def sync_fails(self, name: str, why: str) -> str:
+        """Waits until a node says that it is in no session, and `why`; the whole text."""
+        said = [""]
+
+        def says() -> bool:
+            code, _, said[0] = self.federation.ctl(name, "sync", "now", "--timeout", "1s", output="table")
+            return code == UNREACHABLE and why in said[0]
+
+        try:
+            wait_until(says, f"'{why}'", 30)
+        except Failure as failure:
+            raise Failure(f"{failure}; it said: {said[0]}") from failure
+        return said[0]
+
+    def join(self, name: str, invitation: Dict[str, Any]) -> Tuple[int, str, str]:
+        """Joins with an invitation as it is given."""
+        return self.federation.run([self.federation.program("chapter-node"), "join", "--data", self.federation.data(name),
+                                    "--invitation", "-"], stdin=json.dumps(invitation))
+
+
+class SecurityTest(StrangerTest):
+    """A hub and Italy's node; Toronto's folder is the thief's."""
+
+    nodes: List[str] = ["italy"]
+
+    def works_on(self) -> None:
+        """Italy writes, and the hub has it."""
+        member = self.create("italy", "members", f"employer=E{time.monotonic_ns()}")
+        self.federation.must("italy", "sync", "now", "--timeout", "30s")
+        self.assertEqual(self.get("hq", "members", member)["id"], member)
+
+    # --- Certificates. ---
+
+    def test_no_certificate_and_anothers(self) -> None:
+        self.federation.make_node("toronto", "toronto", serve=False)
+        italy, toronto = self.node_id("italy"), self.node_id("toronto")
+        thief = self.file("toronto", "identity.pem")
+        self.assertEqual(self.stranger("-", "hello", italy)["code"], UNAUTHENTICATED)
+        self.assertEqual(self.stranger("-", "renew")["code"], UNAUTHENTICATED)
+        denied = self.stranger(thief, "hello", italy)
+        self.assertEqual(denied["code"], DENIED)
+        self.assertIn(f"certificate of node {toronto}", denied["message"])
+        self.assertEqual(self.stranger(thief, "hub", toronto)["code"], DENIED)
+        # What it is it may: its own scopes, and no others.
+        welcome = self.stranger(thief, "hello", toronto)
+        self.assertEqual(welcome["code"], OK)
+        self.assertEqual(sorted(welcome["scopes"]), ["chapter/toronto", "global"])
+        self.works_on()
+
+    def test_another_authority(self) -> None:
+        # A federation of the thief's own, with the same names.
+        self.federation.make_hub("other")
+        subject = self.openssl("x509", "-noout", "-ext", "subjectAltName", "-in", self.file("italy", "identity.pem"))
+        uri = re.search(r"URI:(\S+)", subject)
+        assert uri is not None, subject
+        folder = self.federation.folder
+        key, request, chain = (os.path.join(folder, name) for name in ("key", "request", "chain"))
+        extensions = os.path.join(folder, "extensions")
+        with open(extensions, "w", encoding="utf-8") as file:
+            file.write(f"subjectAltName=URI:{uri[1]}\n")
+        self.openssl("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", key,
+                     "-subj", "/CN=thief", "-out", request)
+        self.openssl("x509", "-req", "-in", request, "-CA", self.file("other", "authority.pem"), "-CAkey",
+                     self.file("other", "authority.key"), "-days", "30", "-extfile", extensions, "-out", chain)
+        identity = os.path.join(folder, "identity")
+        with open(identity, "w", encoding="utf-8") as out:
+            for part in (key, chain):
+                with open(part, encoding="utf-8") as file:
+                    out.write(file.read())
+        self.assertEqual(self.stranger(identity, "hello", self.node_id("italy"))["code"], UNAVAILABLE)
+        # Made by the hub's own authority it gets into the handshake, so that the test shows something; but the hub knows
+        # the node by another key.
+        self.openssl("x509", "-req", "-in", request, "-CA", self.authority, "-CAkey", self.file("hq", "authority.key"),
+                     "-days", "30", "-extfile", extensions, "-out", chain)
+        with open(identity, "w", encoding="utf-8") as out:
+            for part in (key, chain):
+                with open(part, encoding="utf-8") as file:
+                    out.write(file.read())
+        denied = self.stranger(identity, "hello", self.node_id("italy"))
+        self.assertEqual(denied["code"], DENIED)
+        self.assertIn("another certificate", denied["message"])
+        self.works_on()
+
+    def test_only_tls_13(self) -> None:
+        old = self.openssl("s_client", "-connect", self.hub, "-tls1_2", "-alpn", "h2")
+        self.assertIn("Cipher is (NONE)", old)
+        new = self.openssl("s_client", "-connect", self.hub, "-tls1_3", "-alpn", "h2", "-CAfile", self.authority)
+        self.assertIn("TLSv1.3", new)
+        self.assertIn("Verify return code: 0", new)
+        with socket.create_connection(address_of(self.hub), 10) as line:
+            line.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")  # in the clear
+            line.settimeout(30)
+            try:
+                answer = line.recv(4096)
+            except ConnectionResetError:
+                answer = b""
+            self.assertNotEqual(answer[3:4], b"\x04", "no HTTP/2 without TLS")
+
+    def test_secrets_are_nobody_elses(self) -> None:
+        for name, file in (("hq", "authority.key"), ("hq", "identity.pem"), ("italy", "identity.pem")):
+            self.assertEqual(os.stat(self.file(name, file)).st_mode & 0o777, 0o600)
+        self.assertFalse(os.path.exists(self.file("italy", "authority.key")))
+        invitation = json.loads(self.federation.must("hq", "chapters", "invite", "toronto", output="table"))
+        code, _, error = self.join("toronto", {**invitation, "code": "0" * 64})
+        self.assertEqual(code, REFUSED, error)
+        code, _, error = self.join("toronto", invitation)
+        self.assertEqual(code, 0, error)
+        secrets = [invitation["code"]]
+        for name, key in (("hq", "identity.pem"), ("hq", "authority.key"), ("italy", "identity.pem"), ("toronto", "identity.pem")):
+            with open(self.file(name, key), encoding="utf-8") as file:
+                secrets += [line for line in file.read().split("-----BEGIN CERTIFICATE")[0].splitlines() if len(line) > 60]
+        self.assertGreaterEqual(len(secrets), 9)
+        for name, daemon in self.federation.daemons.items():
+            with open(daemon.log, encoding="utf-8", errors="replace") as file:
+                log = file.read()
+            process = daemon.process
+            assert process is not None
+            with open(f"/proc/{process.pid}/cmdline", encoding="utf-8") as file:
+                log += file.read()
+            with open(f"/proc/{process.pid}/environ", encoding="utf-8") as file:
+                log += file.read()
+            for secret in secrets:
+                self.assertNotIn(secret, log, name)
+        # And in the hub's database only its hash.
+        self.federation.daemons["hq"].stop()
+        found = subprocess.run(["grep", "-rFl", invitation["code"], self.federation.data("hq")], capture_output=True, check=False)
+        self.assertEqual(found.stdout, b"")
+
+    # --- Invitations. ---
+
+    def test_invitations(self) -> None:
+        invitation = json.loads(self.federation.must("hq", "chapters", "invite", "toronto", output="table"))
+        self.federation.make_hub("other", "Another Association")
+        misdirected = {**invitation, "hub": self.federation.endpoints("other")["sync"]}
+        wrong = [({**invitation, "chapter": "italy"}, "altered"),
+                 ({**invitation, "authority": "0" * 64}, "another federation"),
+                 (misdirected, "another federation")]
+        for altered, why in wrong:
+            code, _, error = self.join("toronto", altered)
+            self.assertEqual(code, REFUSED, error)
+            self.assertIn(why, error)
+            self.assertEqual(len(error.strip().splitlines()), 1, error)
+        code, _, error = self.join("toronto", invitation)
+        self.assertEqual(code, 0, error)
+        code, _, error = self.join("second", invitation)
+        self.assertEqual(code, REFUSED)
+        self.assertIn("used already", error)
+        # Revoked with its chapter.
+        open_one = json.loads(self.federation.must("hq", "chapters", "invite", "toronto", output="table"))
+        revoked = self.federation.row("hq", "chapters", "revoke", "toronto")
+        self.assertEqual(revoked["invitations"], 1)
+        self.assertEqual(revoked["revoked"], [self.node_id("toronto")])
+        code, _, error = self.join("second", open_one)
+        self.assertEqual(code, REFUSED)
+        self.assertIn("was revoked", error)
+
+    def test_ten_thousand_wrong_invitations(self) -> None:
+        good = json.loads(self.federation.must("hq", "chapters", "invite", "toronto", output="table"))
+        size = os.path.getsize(self.federation.daemons["hq"].log)
+        codes = self.stranger("-", "guess", "10000")["codes"]
+        self.assertEqual(sum(codes.values()), 10000)
+        self.assertEqual(set(codes), {str(DENIED), str(EXHAUSTED)})
+        self.assertLess(codes[str(DENIED)], 20, "looked at, and told that they are wrong")
+        self.assertLess(os.path.getsize(self.federation.daemons["hq"].log) - size, 100_000, "the log is not filled")
+        self.works_on()
+        # Who shares the guesser's address waits as well, a minute at most.
+        said: List[str] = []
+
+        def joins() -> bool:
+            code, _, error = self.join("toronto", good)
+            if code != 0:
+                said.append(error)
+            return code == 0
+
+        wait_until(joins, "a place in the queue", 90)
+        for error in said:
+            self.assertRegex(error, r"too many wrong invitations .* in \d+ s")
+
+    # --- Revocation and the end of certificates. ---
+
+    def test_a_stolen_laptop(self) -> None:
+        self.federation.make_node("laptop", "italy")
+        wait_until(lambda: self.connected("laptop"), "the laptop's session")
+        self.federation.must("italy", "sync", "now")
+        laptop = self.node_id("laptop")
+        open_one = json.loads(self.federation.must("hq", "chapters", "invite", "italy", output="table"))
+        revoked = self.federation.row("hq", "nodes", "revoke", laptop[:12])
+        self.assertEqual(revoked, {"revoked": laptop, "invitations": 1})
+        wait_until(lambda: not self.connected("laptop"), "the end of the laptop's session", 10)
+        after = self.logged("hq", "session .* with node italy/.*: ended: PERMISSION_DENIED") - self.logged("hq", f"node {laptop} is revoked")
+        print(f"the session ended {after * 1000:.0f} ms after the revocation", flush=True)
+        self.assertLess(after, 1)
+        code, _, error = self.join("elsewhere", open_one)
+        self.assertEqual(code, REFUSED, error)
+        self.assertIn("was revoked", error)
+        self.sync_fails("laptop", "revoked")
+        self.assertEqual(self.stranger(self.file("laptop", "identity.pem"), "hello", laptop)["code"], DENIED)
+        self.assertEqual(self.stranger(self.file("laptop", "identity.pem"), "renew")["code"], DENIED)
+        # The chapter works on, and the laptop hears nothing of it, also after restarts.
+        self.works_on()
+        for name in ("hq", "laptop"):
+            self.federation.daemons[name].stop()
+            self.federation.daemons[name].start()
+        self.sync_fails("laptop", "revoked")
+        shown = {row["id"]: row for row in self.federation.rows("hq", "nodes", "list")}
+        self.assertIsNotNone(shown[laptop]["revoked"])
+        self.assertIsNone(shown[self.node_id("italy")]["revoked"])
+        self.assertNotEqual(self.federation.ctl("hq", "nodes", "revoke", "nobody")[0], 0)
+
+    # --- Floods. ---
+
+    def memory_kb(self, name: str) -> int:
+        """A daemon's resident memory."""
+        process = self.federation.daemons[name].process
+        assert process is not None
+        with open(f"/proc/{process.pid}/status", encoding="utf-8") as file:
+            found = re.search(r"VmRSS:\s+(\d+)", file.read())
+        assert found is not None
+        return int(found[1])
+
+    def test_a_thousand_handshakes_that_never_end(self) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
+        lines: List[socket.socket] = []
+        try:
+            for i in range(1000):
+                line = socket.create_connection(address_of(self.hub), 10)
+                lines.append(line)
+                if i % 2 == 1:
+                    line.sendall(bytes([22, 3, 1, 2, 0, 1]))  # the beginning of a ClientHello
+            self.works_on()
+            self.federation.make_node("toronto", "toronto")
+            self.federation.must("toronto", "sync", "now", "--timeout", "30s")
+            self.works_on()
+            for line in lines:  # the hub hangs up
+                line.settimeout(60)
+                try:
+                    while line.recv(4096):
+                        pass
+                except ConnectionResetError:
+                    pass
+        finally:
+            for line in lines:
+                line.close()
+        self.works_on()
+
+    def test_calls_in_which_nothing_is_sent(self) -> None:
+        held = subprocess.Popen([os.path.join(PROGRAMS, "stranger"), self.hub, self.authority, "-", "hold", "64"],
+                                stdout=subprocess.PIPE)
+        self.works_on()
+        out, _ = held.communicate(timeout=90)
+        self.assertEqual(json.loads(out)["codes"], {str(CANCELLED): 64})
+        self.works_on()
+
+    def test_connection_after_connection_of_one_certificate(self) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.load_verify_locations(self.authority)
+        context.set_alpn_protocols(["h2"])
+        self.federation.make_node("toronto", "toronto", serve=False)
+        context.load_cert_chain(self.file("toronto", "identity.pem"))
+        taken = 0
+        for _ in range(200):
+            with context.wrap_socket(socket.create_connection(address_of(self.hub), 10)) as line:
+                line.settimeout(30)
+                try:
+                    line.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b""))
+                    taken += len(line.recv(1)) > 0
+                except (ConnectionResetError, BrokenPipeError, ssl.SSLError):
+                    pass
+        print(f"{taken} of 200 connections taken", flush=True)
+        self.assertGreaterEqual(taken, 50)
+        self.assertLess(taken, 200)
+        self.works_on()
+
+    def test_a_message_of_two_gigabytes(self) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.load_verify_locations(self.authority)
+        context.set_alpn_protocols(["h2"])
+        before = self.memory_kb("hq")
+        for path, identity in (("EnrolmentService/Enrol", ""), ("ReplicationService/Session", "italy")):
+            if identity:
+                context.load_cert_chain(self.file(identity, "identity.pem"))
+            with context.wrap_socket(socket.create_connection(address_of(self.hub), 10)) as line:
+                sent = pour(line, f"/chaptersync.v1.{path}", 2 << 30)
+            print(f"{path}: the hub hung up after {sent >> 20} MiB", flush=True)
+            self.assertLess(sent, 1 << 30, "it is not taken as a whole")
+            self.assertLess(self.memory_kb("hq") - before, 600_000)
+            self.works_on()
+
+
+class ClockTest(StrangerTest):
+    """A hub that was made a hundred days ago, by the clock that the test gives to the programs."""
+
+    nodes: List[str] = []
+
+    def setUp(self) -> None:
+        os.environ["CHAPTER_TEST_CLOCK_OFFSET_MS"] = str(-100 * DAY_MS)
+        try:
+            super().setUp()
+        finally:
+            del os.environ["CHAPTER_TEST_CLOCK_OFFSET_MS"]
+
+    def restart(self, name: str, offset_ms: int) -> None:
+        """Starts a daemon again, with its clock moved."""
+        daemon = self.federation.daemons[name]
+        if daemon.running():
+            daemon.stop()
+        daemon.environment["CHAPTER_TEST_CLOCK_OFFSET_MS"] = str(offset_ms)
+        daemon.start()
+
+    def end_of(self, name: str) -> str:
+        """When the certificate in a folder ends."""
+        return self.openssl("x509", "-noout", "-enddate", "-in", self.file(name, "identity.pem"))
+
+    def join_in_the_past(self, days: int) -> None:
+        """A node of Toronto that joined so many days ago: its invitation is of that time."""
+        self.restart("hq", -days * DAY_MS)
+        invitation = json.loads(self.federation.must("hq", "chapters", "invite", "toronto", output="table"))
+        code, _, error = self.join("toronto", invitation)
+        self.assertEqual(code, 0, error)
+
+    def test_renewal_on_the_open_connection(self) -> None:
+        self.join_in_the_past(60)
+        self.restart("hq", 0)
+        before = self.end_of("toronto")
+        self.federation.daemons["toronto"] = self.daemon_of("toronto")
+        self.restart("toronto", 0)
+        wait_until(lambda: self.end_of("toronto") != before, "a new certificate")
+        self.federation.must("toronto", "sync", "now", "--timeout", "30s")
+        with open(self.federation.daemons["toronto"].log, encoding="utf-8") as file:
+            log = file.read()
+        self.assertIn("this computer has a new certificate", log)
+        self.assertEqual(log.count("ended:"), 0, "the stream goes on")
+        # And the new one opens the next connection, also long after the first one's end. The hub has a new one as well:
+        # it was made a hundred days ago.
+        self.restart("toronto", 0)
+        wait_until(lambda: self.connected("toronto"), "a session with the new certificate")
+
+    def test_a_hub_renews_its_own_while_it_serves(self) -> None:
+        # Three seconds before two thirds of its certificate's life are over.
+        end = datetime.datetime.strptime(self.end_of("hq").split("=")[1].strip(), "%b %d %H:%M:%S %Y %Z")
+        due = end.replace(tzinfo=datetime.timezone.utc).timestamp() - 30 * DAY_MS / 1000
+        self.restart("hq", int((due - 3 - time.time()) * 1000))
+        self.federation.make_node("toronto", "toronto")
+        self.federation.must("toronto", "sync", "now", "--timeout", "30s")
+
+        def shown() -> str:
+            answer = self.openssl("s_client", "-connect", self.hub, "-tls1_3", "-alpn", "h2", "-CAfile", self.authority)
+            return answer[answer.index("-----BEGIN CERTIFICATE"):answer.index("-----END CERTIFICATE")]
+
+        before = shown()
+        wait_until(lambda: shown() != before, "another certificate for new connections")
+        self.assertTrue(self.connected("toronto"))
+        with open(self.federation.daemons["toronto"].log, encoding="utf-8") as file:
+            self.assertEqual(file.read().count("ended:"), 0, "the stream goes on")
+        self.restart("toronto", 0)
+        self.federation.must("toronto", "sync", "now", "--timeout", "30s")
+
+    def daemon_of(self, name: str) -> Daemon:
+        """A node's daemon, not started."""
+        return Daemon([self.federation.program("chapter-node"), "serve", "--data", self.federation.data(name)],
+                      self.federation.data(name), os.path.join(self.federation.folder, f"{name}.log"))
+
+    def test_a_laptop_whose_clock_is_years_off(self) -> None:
+        self.restart("hq", 0)
+        for name, years in (("toronto", 2), ("italy", -2)):
+            offset_ms = years * 365 * DAY_MS
+            invitation = json.loads(self.federation.must("hq", "chapters", "invite", name, output="table"))
+            code, _, error = self.join(name, invitation)
+            self.assertEqual(code, 0, error)
+            self.federation.daemons[name] = self.daemon_of(name)
+            self.restart(name, offset_ms)
+            self.federation.must(name, "sync", "now", "--timeout", "30s")
+            before = self.end_of(name)
+            # From one start to the next: what it has learnt of the hub's clock, it knows then.
+            self.restart(name, offset_ms)
+            self.federation.must(name, "sync", "now", "--timeout", "30s")
+            member = self.create(name, "members", "employer=Tomorrow Ltd")
+            self.federation.must(name, "sync", "now", "--timeout", "30s")
+            self.assertEqual(self.get("hq", "members", member)["employer"], "Tomorrow Ltd")
+            self.assertEqual(self.end_of(name), before, "nothing to renew, by the hub's clock")
+
+    def test_away_too_long(self) -> None:
+        self.join_in_the_past(91)
+        self.restart("hq", 0)
+        identity = self.file("toronto", "identity.pem")
+        for command in (["hello", self.node_id("toronto")], ["renew"]):
+            expired = self.stranger(identity, *command)
+            self.assertEqual(expired["code"], DENIED)
+            self.assertIn("certificate ended on", expired["message"])
+        self.federation.daemons["toronto"] = self.daemon_of("toronto")
+        self.federation.daemons["toronto"].start()
+        member = self.create("toronto", "members", "employer=Unsent")
+        self.assertIn("chapter-node join", self.sync_fails("toronto", "certificate ended on"))
+        # A new invitation, on the same folder; what was written meanwhile is not lost.
+        invitation = json.loads(self.federation.must("hq", "chapters", "invite", "toronto", output="table"))
+        code, _, error = self.join("toronto", invitation)
+        self.assertNotEqual(code, 0)
+        self.assertIn("in use by process", error)
+        self.federation.daemons["toronto"].stop()
+        elsewhere = json.loads(self.federation.must("hq", "chapters", "invite", "italy", output="table"))
+        code, _, error = self.join("toronto", elsewhere)
+        self.assertEqual(code, REFUSED, error)
+        code, out, error = self.join("toronto", invitation)
+        self.assertEqual(code, 0, error)
+        self.assertIn("again", out)
+        self.federation.daemons["toronto"].start()
+        self.federation.must("toronto", "sync", "now", "--timeout", "30s")
+        self.assertEqual(self.get("hq", "members", member)["employer"], "Unsent")
+        self.assertEqual(len([n for n in self.federation.rows("hq", "nodes", "list") if n["chapter"] == "toronto"]), 1)
+
+
+if __name__ == "__main__":
+    if shutil.which("openssl") is None:
+        raise Failure("this test needs the openssl program")
+    unittest.main()

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Whoever comes to a hub over gRPC and TLS and is not what a hub expects. One call for each
+// start; what it was answered is printed as one JSON object.
+//
+//   stranger HUB AUTHORITY IDENTITY hello NODE     a session whose Hello names this node
+//   stranger HUB AUTHORITY IDENTITY hub NODE       the same, as a hub
+//   stranger HUB AUTHORITY IDENTITY renew          asks for a new certificate
+//   stranger HUB AUTHORITY IDENTITY guess COUNT    so many wrong invitations, one after another
+//   stranger HUB AUTHORITY IDENTITY hold COUNT     so many calls at once in which nothing is sent
+//
+// HUB is HOST:PORT; AUTHORITY and IDENTITY are files as in a data folder, and an identity of
+// "-" is none.
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <map>
+#include <memory>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "absl/strings/escaping.h"
+#include <grpcpp/grpcpp.h>
+#include <nlohmann/json.hpp>
+
+#include "chaptersync/v1/enrolment.grpc.pb.h"
+#include "chaptersync/v1/sync.grpc.pb.h"
+#include "node/session/limits.h"
+#include "node/sync/one_request.h"
+#include "node/sync/tls_credentials.h"
+
+namespace chaptersync {
+namespace {
+
+constexpr std::chrono::seconds kPatience{60};
+
+int Fail(const std::string& message) {
+  std::fprintf(stderr, "stranger: %s\n", message.c_str());
+  return 1;
+}
+
+std::string Contents(const std::string& file) {
+  std::ostringstream text;
+  text << std::ifstream(file).rdbuf();
+  return text.str();
+}
+
+int Print(const nlohmann::json& answer) {
+  std::printf("%s\n", answer.dump().c_str());
+  return 0;
+}
+
+nlohmann::json Answer(const grpc::Status& status) {
+  return {{"code", static_cast<int>(status.error_code())}, {"message", status.error_message()}};
+}
+
+int Hello(const std::shared_ptr<grpc::Channel>& channel, const std::string& node, bool hub) {
+  const auto stub = v1::ReplicationService::NewStub(channel);
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + kPatience);
+  const auto stream = stub->Session(&context);
+  v1::SessionRequest request;
+  v1::Hello& hello = *request.mutable_message()->mutable_hello();
+  hello.set_version_min(node::kVersionMin);
+  hello.set_version_max(node::kVersionMax);
+  hello.set_replica(0x1234567800000001);
+  hello.set_epoch(1);
+  hello.set_node(absl::HexStringToBytes(node));
+  hello.set_hub(hub);
+  hello.set_session(7);
+  stream->Write(request);
+  v1::SessionResponse response;
+  if (stream->Read(&response)) {
+    nlohmann::json scopes = nlohmann::json::array();
+    for (const std::string& scope : response.message().welcome().scopes()) scopes.push_back(scope);
+    return Print({{"code", 0}, {"welcome", response.message().has_welcome()}, {"scopes", scopes}});
+  }
+  return Print(Answer(stream->Finish()));
+}
+
+// Over a connection that shows the identity, or none where `identity` has no key.
+int Renew(const std::shared_ptr<grpc::Channel>& channel, const node::TlsIdentity& identity) {
+  v1::RenewRequest request;
+  const node::PrivateKey next = node::PrivateKey::Make();
+  const auto renewal = node::MakeRenewal(identity, next);
+  request.set_request(renewal.ok() ? renewal->request : next.MakeRequest());
+  if (renewal.ok()) {
+    request.set_chain(renewal->chain);
+    request.set_signature(renewal->signature);
+  }
+  v1::RenewResponse response;
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + kPatience);
+  const auto stub = v1::EnrolmentService::NewStub(channel);
+  return Print(Answer(node::SendOneRequest(stub->Renew(&context, &response), request)));
+}
+
+int Guess(const std::shared_ptr<grpc::Channel>& channel, int count) {
+  const auto stub = v1::EnrolmentService::NewStub(channel);
+  const node::PrivateKey key = node::PrivateKey::Make();
+  std::map<std::string, int> codes;
+  for (int i = 0; i < count; ++i) {
+    v1::EnrolRequest request;
+    request.set_code("wrong" + std::to_string(i));
+    request.set_node(std::string(16, 'n'));
+    request.set_request(key.MakeRequest());
+    request.set_chapter("italy");
+    v1::EnrolResponse response;
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + kPatience);
+    const auto status = node::SendOneRequest(stub->Enrol(&context, &response), request);
+    ++codes[std::to_string(status.error_code())];
+  }
+  return Print({{"codes", codes}});
+}
+
+// Calls that send nothing, some on each of a few connections, until the hub ends them.
+int Hold(const std::string& hub, const std::shared_ptr<grpc::ChannelCredentials>& credentials,
+         int count) {
+  constexpr int kOnOneConnection = 16;
+  struct Call {
+    grpc::ClientContext context;
+    v1::EnrolResponse response;
+    std::unique_ptr<grpc::ClientWriter<v1::EnrolRequest>> writer;
+  };
+  std::vector<std::unique_ptr<v1::EnrolmentService::Stub>> stubs;
+  std::vector<std::unique_ptr<Call>> calls;
+  for (int i = 0; i < count; ++i) {
+    if (i % kOnOneConnection == 0) {
+      grpc::ChannelArguments own;
+      own.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+      stubs.push_back(
+          v1::EnrolmentService::NewStub(grpc::CreateCustomChannel(hub, credentials, own)));
+    }
+    calls.push_back(std::make_unique<Call>());
+    Call& call = *calls.back();
+    call.context.set_deadline(std::chrono::system_clock::now() + kPatience);
+    call.writer = stubs.back()->Enrol(&call.context, &call.response);
+  }
+  std::map<std::string, int> codes;
+  for (const auto& call : calls) {
+    call->writer->WaitForInitialMetadata();
+    ++codes[std::to_string(call->writer->Finish().error_code())];
+  }
+  return Print({{"codes", codes}});
+}
+
+int Main(int argc, char** argv) {
+  if (argc < 5) return Fail("usage: stranger HUB AUTHORITY IDENTITY COMMAND [ARGUMENT]");
+  const std::string command = argv[4];
+  const std::string argument = argc > 5 ? argv[5] : "";
+  const std::string authority = Contents(argv[2]);
+  const auto verdict = std::make_shared<node::TlsVerdict>();
+  node::TlsIdentity identity;
+  std::shared_ptr<grpc::ChannelCredentials> credentials;
+  if (std::string(argv[3]) == "-") {
+    const auto fingerprint = node::FingerprintOf(authority);
+    if (!fingerprint.ok()) return Fail(fingerprint.status().ToString());
+    credentials = node::JoiningCredentials(*fingerprint, verdict);
+  } else {
+    // As it is, without our own checks of it.
+    const std::string text = Contents(argv[3]);
+    const size_t certificates = text.find("-----BEGIN CERTIFICATE-----");
+    if (certificates == std::string::npos) return Fail("the identity has no certificate");
+    identity = {.key = text.substr(0, certificates),
+                .chain = text.substr(certificates),
+                .authority = authority};
+    const auto made = node::NodeCredentials(identity, verdict);
+    if (!made.ok()) return Fail(made.status().ToString());
+    credentials = *made;
+  }
+  const auto channel = grpc::CreateChannel(argv[1], credentials);
+  if (command == "hello" || command == "hub") return Hello(channel, argument, command == "hub");
+  if (command == "renew") return Renew(channel, identity);
+  if (command == "hold") return Hold(argv[1], credentials, std::atoi(argument.c_str()));
+  if (command == "guess") return Guess(channel, std::atoi(argument.c_str()));
+  return Fail("unknown command " + command);
+}
+
+}  // namespace
+}  // namespace chaptersync
+
+int main(int argc, char** argv) { return chaptersync::Main(argc, argv); }
