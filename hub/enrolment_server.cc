@@ -23,8 +23,9 @@
 namespace chaptersync::hub {
 namespace {
 
-// HAZARD: gRPC calls OnDone only after Finish, which every end of the read leads to. The alarm may
-// come at any time up to its own end: it and the task on the strand hold this one as well.
+// HAZARD: gRPC calls OnDone only after Finish, which every end of the read leads to. The task on
+// the strand holds this one as well. The alarm, which is a part of it and keeps its function to its
+// own end, may not: neither would ever go.
 template <typename Request, typename Response>
 class OneRequest final : public grpc::ServerReadReactor<Request>,
                          public std::enable_shared_from_this<OneRequest<Request, Response>> {
@@ -46,8 +47,9 @@ class OneRequest final : public grpc::ServerReadReactor<Request>,
       self_ = self;
     }
     alarm_.Set(std::chrono::system_clock::now() + std::chrono::milliseconds(call_ms_max),
-               [self](bool expired) {
-                 if (expired) self->GiveUp();
+               [weak = std::weak_ptr<OneRequest>(self)](bool expired) {
+                 const auto held = expired ? weak.lock() : nullptr;
+                 if (held != nullptr) held->GiveUp();
                });
     this->StartRead(&request_);
     return this;

