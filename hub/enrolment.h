@@ -68,7 +68,7 @@ class Enrolment {
   // its first session: a lost answer does no harm. One that has joined before may come with
   // another invitation of its chapter, made after it was revoked if it was, and prove a key
   // that it has had: so it goes on where its certificate has ended. From then on only its
-  // new key counts.
+  // new key begins streams; those that have begun go on.
   absl::StatusOr<v1::EnrolResponse> Enrol(const v1::EnrolRequest& request,
                                           const std::string& guesser);
 

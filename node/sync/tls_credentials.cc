@@ -88,8 +88,8 @@ class IsPinned final : public Check {
   const std::string fingerprint_;
 };
 
-// For a hub: whoever shows a certificate shows one that its authority has made, and does not begin
-// connection after connection.
+// For a hub: whoever shows a certificate shows one that its authority has made, and no computer
+// that these name begins connection after connection.
 class IsNoneOrOurs final : public Check {
  public:
   explicit IsNoneOrOurs(std::string authority)
