@@ -659,14 +659,11 @@ void Replica::NoteHighest(Transaction& transaction, const std::vector<RecordOutc
     if (outcome.kind != RecordOutcome::Kind::kTaken) continue;
     const StoredRecord* stored = transaction.Find(outcome.key);
     if (stored == nullptr) continue;
-    const auto note = [&](const Version& version) {
-      Stamped& known = highest[version.replica];
-      if (version.time <= known.time) return;
-      known = {version.time, StampHash(outcome.key, version)};
-    };
-    for (const Cell& cell : stored->record.cells) note(cell.version);
-    for (const ConflictEntry& entry : stored->record.conflicts) {
-      for (const SettlementEntry& settlement : entry.settlements) note(settlement.version);
+    // Also of writes that lost, or that nothing is left of: what the peer writes below them would
+    // count as seen.
+    for (const auto& [replica, time] : stored->record.seen.entries()) {
+      Stamped& known = highest[replica];
+      if (time > known.time) known = {time, StampHash(outcome.key, Version{time, replica})};
     }
   }
   for (const auto& [replica, stamped] : highest) {
