@@ -4,9 +4,8 @@
 // hashes:
 //
 //   invitation/<SHA-256 of code>  chapter, expires (seconds), used_by, revoked (seconds)
-//   node/<id>                     chapter, name, joined_ms, code, met, keys (that count now),
-//                                 former (that it has had), certificate_end (seconds),
-//                                 revoked (seconds)
+//   node/<id>                     chapter, name, joined_ms, code, met, keys (that count),
+//                                 certificate_end (seconds), revoked (seconds)
 #include "hub/enrolment.h"
 
 #include <algorithm>
@@ -35,9 +34,6 @@ constexpr char kNodePrefix[] = "node/";
 constexpr size_t kSecretBytes = 32;
 constexpr size_t kCodeBytesMax = 128;
 constexpr size_t kChapterBytesMax = 64;
-// Keys of a node that are remembered, so that it can join again from an old backup.
-constexpr size_t kFormerKeysMax = 32;
-
 std::string Hex(const std::string& bytes) { return absl::BytesToHexString(bytes); }
 
 std::string RandomBytes() {
@@ -56,8 +52,7 @@ std::string Sha256(const std::string& text) {
 }
 
 // What this file wrote. DATA_LOSS where it is no JSON object any more.
-absl::StatusOr<json> ReadJson(const storage::Replica& replica, const std::string& key) {
-  CHAPTER_ASSIGN_OR_RETURN(const std::string text, replica.GetSetting(key));
+absl::StatusOr<json> ParseJson(const std::string& key, const std::string& text) {
   json value = json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (!value.is_object()) {
     return absl::DataLossError(absl::StrCat("the setting '", key, "' cannot be read"));
@@ -86,15 +81,6 @@ int64_t RevokedOf(const json& value) {
   return it->is_number_integer() ? it->get<int64_t>() : 1;
 }
 
-EnrolledNode NodeOf(const NodeId& node, const json& value) {
-  return {.node = node,
-          .chapter = TextOf(value, "chapter"),
-          .name = TextOf(value, "name"),
-          .joined_ms = static_cast<uint64_t>(NumberOf(value, "joined_ms")),
-          .certificate_end = NumberOf(value, "certificate_end"),
-          .revoked = RevokedOf(value)};
-}
-
 std::vector<std::string> ListOf(const json& value, const char* name) {
   std::vector<std::string> list;
   const auto it = value.find(name);
@@ -107,20 +93,6 @@ std::vector<std::string> ListOf(const json& value, const char* name) {
 
 bool Contains(const std::vector<std::string>& list, const std::string& text) {
   return std::find(list.begin(), list.end(), text) != list.end();
-}
-
-// Gives a node other keys; those that it has had are remembered, the last ones.
-void SetKeys(json& entry, const std::vector<std::string>& keys) {
-  std::vector<std::string> former = ListOf(entry, "former");
-  for (const std::string& key : ListOf(entry, "keys")) {
-    std::erase(former, key);
-    former.push_back(key);
-  }
-  if (former.size() > kFormerKeysMax) {
-    former.erase(former.begin(), former.end() - static_cast<ptrdiff_t>(kFormerKeysMax));
-  }
-  entry["former"] = former;
-  entry["keys"] = keys;
 }
 
 bool IsPlain(const std::string& name) {
@@ -141,31 +113,6 @@ absl::Status PastItsEnd(int64_t end) {
       "on the same folder: nothing that was written here is lost"));
 }
 
-absl::Status CheckChapter(const node::CertifiedName& name, const json& entry) {
-  if (TextOf(entry, "chapter") == name.chapter) return absl::OkStatus();
-  return absl::PermissionDeniedError(
-      absl::StrCat("node ", name.node.ToString(), " is not of chapter '", name.chapter, "'"));
-}
-
-// Of a node that has joined before: whether it is the one, and may come with this invitation.
-absl::Status CheckJoinsAgain(const v1::EnrolRequest& request, const json& invitation,
-                             const json& entry) {
-  const auto key =
-      node::CheckSignature(request.former_key(), request.request(), request.former_signature());
-  if (!key.ok() ||
-      (!Contains(ListOf(entry, "keys"), *key) && !Contains(ListOf(entry, "former"), *key))) {
-    return absl::PermissionDeniedError(
-        "this node has joined already, and only the key in its own folder proves it; a folder that "
-        "has none joins anew as an empty one");
-  }
-  if (TextOf(entry, "chapter") != TextOf(invitation, "chapter")) {
-    return absl::PermissionDeniedError(
-        absl::StrCat("this node is of chapter '", TextOf(entry, "chapter"), "', not of '",
-                     TextOf(invitation, "chapter"), "'; join with a folder of its own"));
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 Enrolment::Enrolment(storage::Replica& replica, storage::Environment& environment,
@@ -175,30 +122,58 @@ Enrolment::Enrolment(storage::Replica& replica, storage::Environment& environmen
       federation_(std::move(federation)),
       authority_(std::move(authority)),
       certificate_seconds_(certificate_seconds) {
-  absl::Status loaded = Load();
   absl::MutexLock lock(&known_mutex_);
-  loaded_ = std::move(loaded);
+  loaded_ = Load();
+}
+
+absl::StatusOr<Enrolment::Known> Enrolment::Decode(const std::string& key,
+                                                   const std::string& text) {
+  CHAPTER_ASSIGN_OR_RETURN(const json value, ParseJson(key, text));
+  CHAPTER_ASSIGN_OR_RETURN(
+      const NodeId node,
+      node::NodeIdFromBytes(absl::HexStringToBytes(key.substr(sizeof(kNodePrefix) - 1))));
+  return Known{.facts = {.node = node,
+                         .chapter = TextOf(value, "chapter"),
+                         .name = TextOf(value, "name"),
+                         .joined_ms = static_cast<uint64_t>(NumberOf(value, "joined_ms")),
+                         .certificate_end = NumberOf(value, "certificate_end"),
+                         .revoked = RevokedOf(value)},
+               .code = TextOf(value, "code"),
+               .met = NumberOf(value, "met") != 0,
+               .keys = ListOf(value, "keys"),
+               .renewed_over = ""};
+}
+
+std::string Enrolment::Encode(const Known& known) {
+  return TextOfJson({{"chapter", known.facts.chapter},
+                     {"name", known.facts.name},
+                     {"joined_ms", known.facts.joined_ms},
+                     {"code", known.code},
+                     {"met", known.met ? 1 : 0},
+                     {"keys", known.keys},
+                     {"certificate_end", known.facts.certificate_end},
+                     {"revoked", known.facts.revoked}});
 }
 
 absl::Status Enrolment::Load() {
-  CHAPTER_ASSIGN_OR_RETURN(const auto nodes, ListNodes());
-  for (const EnrolledNode& n : nodes) {
-    CHAPTER_ASSIGN_OR_RETURN(const json entry, ReadJson(replica_, NodeKey(n.node)));
-    absl::MutexLock lock(&known_mutex_);
-    known_[n.node] = {.certificate_end = n.certificate_end,
-                      .revoked = n.revoked != 0,
-                      .met = NumberOf(entry, "met") != 0};
+  CHAPTER_ASSIGN_OR_RETURN(const auto settings, replica_.ListSettings(kNodePrefix));
+  for (const auto& [key, text] : settings) {
+    CHAPTER_ASSIGN_OR_RETURN(Known known, Decode(key, text));
+    known_[known.facts.node] = std::move(known);
   }
   return absl::OkStatus();
 }
 
-absl::Status Enrolment::Keep(const NodeId& node, const std::string& text, Known known,
-                             Changes changes) {
-  changes[NodeKey(node)] = text;
+absl::Status Enrolment::Keep(const Known& known, Changes changes) {
+  changes[NodeKey(known.facts.node)] = Encode(known);
   CHAPTER_RETURN_IF_ERROR(replica_.PutSettings(changes));
   absl::MutexLock lock(&known_mutex_);
-  known_[node] = std::move(known);
+  known_[known.facts.node] = known;
   return absl::OkStatus();
+}
+
+node::CertifiedName Enrolment::NameOf(const NodeId& node, const std::string& chapter) const {
+  return {.federation = authority_.federation(), .chapter = chapter, .node = node};
 }
 
 int64_t Enrolment::NowSeconds() const { return static_cast<int64_t>(environment_.NowMs() / 1000); }
@@ -299,10 +274,12 @@ absl::StatusOr<v1::EnrolResponse> Enrolment::EnrolLocked(const v1::EnrolRequest&
   }
   const std::string code_hash = Sha256(request.code());
   const std::string invitation_key = kInvitationPrefix + code_hash;
-  auto invitation = ReadJson(replica_, invitation_key);
-  if (absl::IsNotFound(invitation.status())) {
+  const auto text = replica_.GetSetting(invitation_key);
+  if (absl::IsNotFound(text.status())) {
     return absl::PermissionDeniedError("the invitation's code is not known at this hub");
   }
+  CHAPTER_RETURN_IF_ERROR(text.status());
+  auto invitation = ParseJson(invitation_key, *text);
   CHAPTER_RETURN_IF_ERROR(invitation.status());
   const int64_t now = NowSeconds();
   if (RevokedOf(*invitation) != 0) {
@@ -316,41 +293,64 @@ absl::StatusOr<v1::EnrolResponse> Enrolment::EnrolLocked(const v1::EnrolRequest&
     return absl::PermissionDeniedError(absl::StrCat("the invitation is for another chapter than '",
                                                     request.chapter(), "': it was altered"));
   }
-  auto known = ReadJson(replica_, NodeKey(node));
+  auto known = Find(node);
   if (!known.ok() && !absl::IsNotFound(known.status())) return known.status();
   const std::string used_by = TextOf(*invitation, "used_by");
   if (!used_by.empty()) {
     // Only whose answer was lost may come again.
-    const bool again = used_by == node.ToString() && known.ok() &&
-                       TextOf(*known, "code") == code_hash && NumberOf(*known, "met") == 0;
+    const bool again =
+        used_by == node.ToString() && known.ok() && known->code == code_hash && !known->met;
     if (!again) return absl::PermissionDeniedError("the invitation was used already");
   } else if (known.ok()) {
-    CHAPTER_RETURN_IF_ERROR(CheckJoinsAgain(request, *invitation, *known));
+    CHAPTER_RETURN_IF_ERROR(CheckJoinsAgain(request, chapter, *known));
   }
   CHAPTER_ASSIGN_OR_RETURN(const std::string key_hash, node::KeyHashOfRequest(request.request()));
-  const node::CertifiedName name{
-      .federation = authority_.federation(), .chapter = chapter, .node = node};
-  CHAPTER_ASSIGN_OR_RETURN(std::string chain,
-                           authority_.Certify(request.request(), name, now, certificate_seconds_));
-  json entry = known.ok() ? *known : json({{"joined_ms", environment_.NowMs()}});
-  entry["chapter"] = chapter;
-  entry["name"] = request.name();
-  entry["code"] = code_hash;
-  entry["met"] = 0;
-  SetKeys(entry, {key_hash});
-  entry["certificate_end"] = now + certificate_seconds_;
-  entry["revoked"] = 0;
+  CHAPTER_ASSIGN_OR_RETURN(
+      std::string chain,
+      authority_.Certify(request.request(), NameOf(node, chapter), now, certificate_seconds_));
   (*invitation)["used_by"] = node.ToString();
-  CHAPTER_RETURN_IF_ERROR(
-      Keep(node, TextOfJson(entry),
-           {.certificate_end = now + certificate_seconds_, .revoked = false, .met = false},
-           {{invitation_key, TextOfJson(*invitation)}}));
+  const uint64_t joined_ms = known.ok() ? known->facts.joined_ms : environment_.NowMs();
+  CHAPTER_RETURN_IF_ERROR(Keep({.facts = {.node = node,
+                                          .chapter = chapter,
+                                          .name = request.name(),
+                                          .joined_ms = joined_ms,
+                                          .certificate_end = now + certificate_seconds_,
+                                          .revoked = 0},
+                                .code = code_hash,
+                                .met = false,
+                                .keys = {key_hash},
+                                .renewed_over = ""},
+                               {{invitation_key, TextOfJson(*invitation)}}));
   v1::EnrolResponse response;
   response.set_chapter(chapter);
   response.set_federation(federation_);
   response.set_hub(node::ToBytes(replica_.options().node));
   response.set_chain(std::move(chain));
   return response;
+}
+
+// Of a node that has joined before: whether it is the one, and may come with this invitation.
+absl::Status Enrolment::CheckJoinsAgain(const v1::EnrolRequest& request, const std::string& chapter,
+                                        const Known& known) const {
+  const auto key =
+      node::CheckSignature(request.former_key(), request.request(), request.former_signature());
+  // Also one that this hub has made and, restored since, does not remember.
+  const auto certified = node::CheckChain(request.former_chain(), authority_.certificate_pem());
+  const bool proved =
+      key.ok() && (Contains(known.keys, *key) ||
+                   (certified.ok() && certified->key_hash == *key &&
+                    certified->name == NameOf(known.facts.node, known.facts.chapter)));
+  if (!proved) {
+    return absl::PermissionDeniedError(
+        "this node has joined already, and only the key in its own folder proves it; a folder that "
+        "has none joins anew as an empty one");
+  }
+  if (known.facts.chapter != chapter) {
+    return absl::PermissionDeniedError(absl::StrCat("this node is of chapter '",
+                                                    known.facts.chapter, "', not of '", chapter,
+                                                    "'; join with a folder of its own"));
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<v1::RenewResponse> Enrolment::Renew(const node::CertificateFacts& shown,
@@ -366,12 +366,10 @@ absl::StatusOr<v1::RenewResponse> Enrolment::Renew(const node::CertificateFacts&
                                                     latest.name.ToUri(), ", the connection of ",
                                                     shown.name.ToUri()));
   }
-  const NodeId& node = shown.name.node;
   absl::MutexLock lock(&mutex_);
-  CHAPTER_RETURN_IF_ERROR(Admit(latest).status());
-  CHAPTER_ASSIGN_OR_RETURN(json entry, ReadJson(replica_, NodeKey(node)));
+  CHAPTER_ASSIGN_OR_RETURN(Known known, FindBeginning(latest));
   const int64_t now = NowSeconds();
-  const int64_t last = NumberOf(entry, "certificate_end") - certificate_seconds_;
+  const int64_t last = known.facts.certificate_end - certificate_seconds_;
   if (now - last < kRenewSecondsMin) {
     return absl::ResourceExhaustedError(absl::StrCat("this computer got a certificate ", now - last,
                                                      " s ago; at most one in ", kRenewSecondsMin,
@@ -379,93 +377,108 @@ absl::StatusOr<v1::RenewResponse> Enrolment::Renew(const node::CertificateFacts&
   }
   CHAPTER_ASSIGN_OR_RETURN(std::string chain, authority_.Certify(request.request(), shown.name, now,
                                                                  certificate_seconds_));
-  const std::vector<std::string> keys = {latest.key_hash, key_hash};
-  SetKeys(entry, keys);
-  entry["certificate_end"] = now + certificate_seconds_;
-  CHAPTER_RETURN_IF_ERROR(Keep(node, TextOfJson(entry),
-                               {.certificate_end = now + certificate_seconds_,
-                                .revoked = false,
-                                .met = NumberOf(entry, "met") != 0}));
+  // The streams of this connection go on, where they might before.
+  known.renewed_over = FindGoingOn(shown).ok() ? shown.key_hash : "";
+  known.keys = {latest.key_hash, key_hash};
+  known.facts.certificate_end = now + certificate_seconds_;
+  CHAPTER_RETURN_IF_ERROR(Keep(known));
   v1::RenewResponse response;
   response.set_chain(std::move(chain));
   return response;
 }
 
-absl::StatusOr<EnrolledNode> Enrolment::Admit(const node::CertificateFacts& shown) const {
-  CHAPTER_RETURN_IF_ERROR(Standing(shown));
-  if (shown.not_after <= NowSeconds()) {
-    return PastItsEnd(shown.not_after);
+bool Enrolment::Counts(const Known& known, const node::CertificateFacts& shown) {
+  return Contains(known.keys, shown.key_hash) || shown.not_after > known.facts.certificate_end;
+}
+
+absl::StatusOr<Enrolment::Known> Enrolment::Find(const NodeId& node) const {
+  absl::MutexLock lock(&known_mutex_);
+  CHAPTER_RETURN_IF_ERROR(loaded_);
+  const auto it = known_.find(node);
+  if (it != known_.end()) return it->second;
+  return absl::NotFoundError(absl::StrCat("there is no node ", node.ToString()));
+}
+
+absl::StatusOr<Enrolment::Known> Enrolment::FindGoingOn(const node::CertificateFacts& shown) const {
+  if (shown.name.hub() || shown.name.federation != authority_.federation()) {
+    return absl::PermissionDeniedError("the certificate is not that of a node of this federation");
   }
-  CHAPTER_ASSIGN_OR_RETURN(const json entry, ReadJson(replica_, NodeKey(shown.name.node)));
-  CHAPTER_RETURN_IF_ERROR(CheckChapter(shown.name, entry));
-  if (!Contains(ListOf(entry, "keys"), shown.key_hash)) {
+  auto known = Find(shown.name.node);
+  if (absl::IsNotFound(known.status())) {
+    return absl::PermissionDeniedError(
+        absl::StrCat("node ", shown.name.node.ToString(), " is not enrolled at this hub"));
+  }
+  CHAPTER_RETURN_IF_ERROR(known.status());
+  if (known->facts.chapter != shown.name.chapter) {
+    return absl::PermissionDeniedError(absl::StrCat(
+        "node ", shown.name.node.ToString(), " is not of chapter '", shown.name.chapter, "'"));
+  }
+  if (known->facts.revoked != 0) {
+    return absl::PermissionDeniedError("headquarters has revoked this computer");
+  }
+  if (!Counts(*known, shown) && known->renewed_over != shown.key_hash) {
     return absl::PermissionDeniedError(
         "this computer has another certificate by now: another copy of its folder is in use, or it "
         "was put back from a backup; it can join again with an invitation");
   }
-  return NodeOf(shown.name.node, entry);
+  const int64_t end = std::max(known->facts.certificate_end, shown.not_after);
+  if (end <= NowSeconds()) return PastItsEnd(end);
+  return known;
 }
 
-absl::Status Enrolment::NoteMet(const NodeId& node) {
-  {
-    absl::MutexLock lock(&known_mutex_);
-    const auto it = known_.find(node);
-    if (it != known_.end() && it->second.met) return absl::OkStatus();
-  }
+absl::StatusOr<Enrolment::Known> Enrolment::FindBeginning(
+    const node::CertificateFacts& shown) const {
+  CHAPTER_ASSIGN_OR_RETURN(Known known, FindGoingOn(shown));
+  if (shown.not_after <= NowSeconds()) return PastItsEnd(shown.not_after);
+  if (Counts(known, shown)) return known;
+  return absl::PermissionDeniedError(
+      "this computer has another certificate by now, with which it is to connect anew");
+}
+
+absl::Status Enrolment::CheckBegins(const node::CertificateFacts& shown) const {
+  return FindBeginning(shown).status();
+}
+
+absl::Status Enrolment::CheckGoesOn(const node::CertificateFacts& shown) const {
+  return FindGoingOn(shown).status();
+}
+
+absl::StatusOr<EnrolledNode> Enrolment::Admit(const node::CertificateFacts& shown) {
+  const auto is_latest = [&](const Known& known) {
+    return !Contains(known.keys, shown.key_hash) || known.keys.back() == shown.key_hash;
+  };
+  CHAPTER_ASSIGN_OR_RETURN(Known known, FindBeginning(shown));
+  const std::vector<std::string> alone = {shown.key_hash};
+  if (known.met && (known.keys == alone || !is_latest(known))) return known.facts;
   absl::MutexLock lock(&mutex_);
-  CHAPTER_ASSIGN_OR_RETURN(json entry, ReadJson(replica_, NodeKey(node)));
-  entry["met"] = 1;
-  return Keep(node, TextOfJson(entry),
-              {.certificate_end = NumberOf(entry, "certificate_end"),
-               .revoked = RevokedOf(entry) != 0,
-               .met = true});
-}
-
-absl::Status Enrolment::Standing(const node::CertificateFacts& shown) const {
-  if (shown.name.hub() || shown.name.federation != authority_.federation()) {
-    return absl::PermissionDeniedError("the certificate is not that of a node of this federation");
+  CHAPTER_ASSIGN_OR_RETURN(known, FindBeginning(shown));
+  known.met = true;
+  if (is_latest(known)) {
+    known.keys = alone;
+    known.renewed_over.clear();
+    known.facts.certificate_end = std::max(known.facts.certificate_end, shown.not_after);
   }
-  absl::MutexLock lock(&known_mutex_);
-  CHAPTER_RETURN_IF_ERROR(loaded_);
-  const auto it = known_.find(shown.name.node);
-  if (it == known_.end()) {
-    return absl::PermissionDeniedError(
-        absl::StrCat("node ", shown.name.node.ToString(), " is not enrolled at this hub"));
-  }
-  if (it->second.revoked) {
-    return absl::PermissionDeniedError("headquarters has revoked this computer");
-  }
-  if (it->second.certificate_end <= NowSeconds()) {
-    return PastItsEnd(it->second.certificate_end);
-  }
-  return absl::OkStatus();
+  CHAPTER_RETURN_IF_ERROR(Keep(known));
+  return known.facts;
 }
 
 absl::StatusOr<size_t> Enrolment::RevokeNode(const NodeId& node) {
   absl::MutexLock lock(&mutex_);
   Changes changes;
-  CHAPTER_RETURN_IF_ERROR(RevokeNode(node, changes));
-  CHAPTER_ASSIGN_OR_RETURN(const json entry, ReadJson(replica_, NodeKey(node)));
+  CHAPTER_ASSIGN_OR_RETURN(const Known known, Find(node));
+  Revoke(known, changes);
   CHAPTER_ASSIGN_OR_RETURN(const EndedInvitations ended,
-                           EndInvitations(TextOf(entry, "chapter"), changes));
+                           EndInvitations(known.facts.chapter, changes));
   CHAPTER_RETURN_IF_ERROR(replica_.PutSettings(changes));
   return ended.open;
 }
 
-absl::Status Enrolment::RevokeNode(const NodeId& node, Changes& changes) {
-  auto entry = ReadJson(replica_, NodeKey(node));
-  if (absl::IsNotFound(entry.status())) {
-    return absl::NotFoundError(absl::StrCat("there is no node ", node.ToString()));
-  }
-  CHAPTER_RETURN_IF_ERROR(entry.status());
-  {
-    absl::MutexLock lock(&known_mutex_);
-    known_[node].revoked = true;
-  }
-  if (RevokedOf(*entry) != 0) return absl::OkStatus();
-  (*entry)["revoked"] = std::max<int64_t>(NowSeconds(), 1);
-  changes[NodeKey(node)] = TextOfJson(*entry);
-  return absl::OkStatus();
+// Written also where it is known already: the disk may have failed then.
+void Enrolment::Revoke(Known known, Changes& changes) {
+  if (known.facts.revoked == 0) known.facts.revoked = std::max<int64_t>(NowSeconds(), 1);
+  changes[NodeKey(known.facts.node)] = Encode(known);
+  absl::MutexLock lock(&known_mutex_);
+  known_[known.facts.node] = std::move(known);
 }
 
 absl::StatusOr<Enrolment::EndedInvitations> Enrolment::EndInvitations(const std::string& chapter,
@@ -494,9 +507,9 @@ absl::StatusOr<Enrolment::RevokedChapter> Enrolment::RevokeChapter(const std::st
   for (const EnrolledNode& node : nodes) {
     if (node.chapter != chapter) continue;
     any = true;
-    if (node.revoked != 0) continue;
-    CHAPTER_RETURN_IF_ERROR(RevokeNode(node.node, changes));
-    revoked.nodes.push_back(node.node);
+    if (node.revoked == 0) revoked.nodes.push_back(node.node);
+    CHAPTER_ASSIGN_OR_RETURN(Known known, Find(node.node));
+    Revoke(std::move(known), changes);
   }
   if (!any) {
     return absl::NotFoundError(
@@ -507,15 +520,10 @@ absl::StatusOr<Enrolment::RevokedChapter> Enrolment::RevokeChapter(const std::st
 }
 
 absl::StatusOr<std::vector<EnrolledNode>> Enrolment::ListNodes() const {
-  CHAPTER_ASSIGN_OR_RETURN(const auto settings, replica_.ListSettings(kNodePrefix));
+  absl::MutexLock lock(&known_mutex_);
+  CHAPTER_RETURN_IF_ERROR(loaded_);
   std::vector<EnrolledNode> nodes;
-  for (const auto& [key, text] : settings) {
-    const auto node =
-        node::NodeIdFromBytes(absl::HexStringToBytes(key.substr(sizeof(kNodePrefix) - 1)));
-    const json value = json::parse(text, nullptr, false);
-    if (!node.ok() || !value.is_object()) continue;
-    nodes.push_back(NodeOf(*node, value));
-  }
+  for (const auto& [node, known] : known_) nodes.push_back(known.facts);
   return nodes;
 }
 

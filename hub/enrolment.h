@@ -67,27 +67,32 @@ class Enrolment {
   // The node that used a code may come again with it, and gets a new certificate, until
   // its first session: a lost answer does no harm. One that has joined before may come with
   // another invitation of its chapter, made after it was revoked if it was, and prove a key
-  // that it has had: so it goes on where its certificate has ended. From then on only its
-  // new key begins streams; those that have begun go on.
+  // that was certified for it, whenever: so it goes on where its certificate has ended. From then
+  // on only its new key counts, and what others have begun ends.
   absl::StatusOr<v1::EnrolResponse> Enrol(const v1::EnrolRequest& request,
                                           const std::string& guesser);
 
   // A new certificate for whom the one names that the connection has shown, and the request proves;
   // the key of the latter counts as well until the next, since the answer can be lost.
-  // PERMISSION_DENIED as in Admit; RESOURCE_EXHAUSTED within kRenewSecondsMin of the last.
+  // PERMISSION_DENIED as in CheckBegins; RESOURCE_EXHAUSTED within kRenewSecondsMin of the last.
   absl::StatusOr<v1::RenewResponse> Renew(const node::CertificateFacts& shown,
                                           const v1::RenewRequest& request);
 
-  // Who it is that begins a stream. PERMISSION_DENIED as in Standing, and where the certificate
-  // itself is past its end, of another chapter than the node's, or of a key that does not count.
-  absl::StatusOr<EnrolledNode> Admit(const node::CertificateFacts& shown) const;
-  // A session of the node has begun: from here on its invitation is worth nothing any more.
-  absl::Status NoteMet(const storage::NodeId& node);
+  // Whether a stream may begin with this certificate: PERMISSION_DENIED as in CheckGoesOn, where
+  // the certificate itself is past its end, and where its key does not count any more. Waits for no
+  // disk. Which keys count: the latest, the one that it was asked for with until the latest has
+  // begun a session, and any of a certificate that ends after all that this hub remembers; it made
+  // that one itself, and has been restored since.
+  absl::Status CheckBegins(const node::CertificateFacts& shown) const;
+  // The same, by whom a session begins: its invitation is worth nothing any more, nor is any key
+  // that came before.
+  absl::StatusOr<EnrolledNode> Admit(const node::CertificateFacts& shown);
 
   // Whether a stream that has begun with this certificate may go on: PERMISSION_DENIED where the
-  // node is not of this federation, is not enrolled, was revoked, or its latest certificate is past
-  // its end. Waits for no disk.
-  absl::Status Standing(const node::CertificateFacts& shown) const;
+  // node is not of this federation, is not enrolled, is of another chapter, was revoked, its latest
+  // certificate is past its end, or the key counts no more; that of a connection over which the
+  // latest certificate was asked for counts until that one has begun a session. Waits for no disk.
+  absl::Status CheckGoesOn(const node::CertificateFacts& shown) const;
 
   // Keeps a node out from now on, whatever certificate it has, and ends its chapter's open
   // invitations: who has a stolen computer may have one as well. How many these were. Again does
@@ -108,10 +113,15 @@ class Enrolment {
 
  private:
   struct Known {
-    int64_t certificate_end = 0;
-    bool revoked = false;
-    bool met = false;
+    EnrolledNode facts;
+    std::string code;               // the hash of the one that it joined with
+    bool met = false;               // a session has begun since
+    std::vector<std::string> keys;  // hashes of those that count; the last is the latest one's
+    std::string renewed_over;       // the key that the connection of the latest renewal had shown
   };
+  static absl::StatusOr<Known> Decode(const std::string& key, const std::string& text);
+  static std::string Encode(const Known& known);
+  static bool Counts(const Known& known, const node::CertificateFacts& shown);
 
   // Forgets what is past its time; how many invitations can still be used.
   absl::StatusOr<size_t> ForgetSpent(int64_t now_seconds) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -120,11 +130,14 @@ class Enrolment {
   // What is to be written, all at once.
   using Changes = storage::Replica::Settings;
   // Writes what is known of a node, on disk with the other changes, and here.
-  absl::Status Keep(const storage::NodeId& node, const std::string& text, Known known,
-                    Changes changes = {}) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status Keep(const Known& known, Changes changes = {}) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // What is known of a node. NOT_FOUND where it is not enrolled.
+  absl::StatusOr<Known> Find(const storage::NodeId& node) const;
+  // The same of the one that a certificate names, if that counts; as CheckGoesOn and CheckBegins.
+  absl::StatusOr<Known> FindGoingOn(const node::CertificateFacts& shown) const;
+  absl::StatusOr<Known> FindBeginning(const node::CertificateFacts& shown) const;
   // A node is out from here on, and is to be on disk.
-  absl::Status RevokeNode(const storage::NodeId& node, Changes& changes)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Revoke(Known known, Changes& changes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Ends the invitations of a chapter; how many were open, and whether there were any.
   struct EndedInvitations {
     size_t open = 0;
@@ -132,7 +145,10 @@ class Enrolment {
   };
   absl::StatusOr<EndedInvitations> EndInvitations(const std::string& chapter, Changes& changes)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status Load();
+  absl::Status Load() ABSL_EXCLUSIVE_LOCKS_REQUIRED(known_mutex_);
+  absl::Status CheckJoinsAgain(const v1::EnrolRequest& request, const std::string& chapter,
+                               const Known& known) const;
+  node::CertifiedName NameOf(const storage::NodeId& node, const std::string& chapter) const;
   int64_t NowSeconds() const;
 
   storage::Replica& replica_;

@@ -16,10 +16,10 @@
 
 #include "hub/enrolment.h"
 #include "hub/enrolment_server.h"
+#include "hub/grpc_server.h"
 #include "hub/sync_server.h"
 #include "node/daemon/daemon.h"
 #include "node/entity/text.h"
-#include "node/session/limits.h"
 #include "node/sync/address.h"
 #include "node/sync/limits.h"
 #include "node/sync/renewer.h"
@@ -34,9 +34,6 @@ constexpr char kProgram[] = "chapter-hub";
 constexpr absl::Duration kSessionGrace = absl::Milliseconds(2500);
 constexpr std::chrono::milliseconds kServerGrace{500};
 constexpr size_t kFederationBytesMax = 256;
-// What messages of all connections together may take while they come in, in bytes: gRPC 1.51 looks
-// at a message's size once it has all of it.
-constexpr size_t kMessagesBytesMax = 256 << 20;
 // Connections, and the files of the database.
 constexpr rlim_t kOpenFilesWanted = 16'384;
 
@@ -102,7 +99,7 @@ class HubRoster final : public node::Roster {
     // Also where the disk did not take it: it is out until the hub ends.
     sync_server_.Disconnect(node);
     CHAPTER_RETURN_IF_ERROR(invitations.status());
-    spdlog::info("node {} is revoked, and {} open invitations of its chapter", node.ToString(),
+    spdlog::info("node {} is revoked; open invitations of its chapter: {}", node.ToString(),
                  *invitations);
     return invitations;
   }
@@ -110,7 +107,7 @@ class HubRoster final : public node::Roster {
   absl::StatusOr<RevokedChapter> RevokeChapter(const std::string& chapter) override {
     CHAPTER_ASSIGN_OR_RETURN(Enrolment::RevokedChapter revoked, enrolment_.RevokeChapter(chapter));
     for (const storage::NodeId& node : revoked.nodes) sync_server_.Disconnect(node);
-    spdlog::info("chapter {} is revoked: {} nodes, {} open invitations", chapter,
+    spdlog::info("chapter {} is revoked; nodes: {}, open invitations: {}", chapter,
                  revoked.nodes.size(), revoked.invitations);
     return RevokedChapter{std::move(revoked.nodes), revoked.invitations};
   }
@@ -187,22 +184,7 @@ absl::Status ServeOpened(const Options& options, node::DataFolder& folder,
   builder.AddListeningPort(
       resolved.front().ToString(),
       node::HubCredentials(folder.identity_path(), authority.certificate_pem()), &port);
-  builder.SetMaxReceiveMessageSize(static_cast<int>(node::kMessageBytesMax) +
-                                   node::kEnvelopeBytesMax);
-  builder.SetMaxSendMessageSize(-1);
-  grpc::ResourceQuota quota(kProgram);
-  quota.Resize(kMessagesBytesMax);
-  builder.SetResourceQuota(quota);
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, node::kStreamsPerConnectionMax);
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, node::kKeepaliveTimeMs);
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, node::kKeepaliveTimeoutMs);
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
-  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
-                             node::kKeepaliveTimeMsMin);
-  builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, node::kConnectionIdleMsMax);
-  builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS,
-                             static_cast<int>(node::kHandshakeMsMax));
+  LimitServer(builder);
   builder.RegisterService(&enrolment_server);
   builder.RegisterService(&sync_server);
   std::unique_ptr<grpc::Server> server = builder.BuildAndStart();

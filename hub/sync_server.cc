@@ -32,10 +32,13 @@ using Reactor = grpc::ServerBidiReactor<v1::SessionRequest, v1::SessionResponse>
 class ServerStream final
     : public node::GrpcStream<Reactor, v1::SessionResponse, v1::SessionRequest> {
  public:
-  // `standing`: whether the peer may still be here.
+  // `standing`: whether the peer may still be here. `close_ms_max` as in SyncServerOptions.
   ServerStream(std::shared_ptr<SessionHost> host, grpc::CallbackServerContext* context,
-               std::function<absl::Status()> standing)
-      : GrpcStream(std::move(host)), context_(context), standing_(std::move(standing)) {}
+               std::function<absl::Status()> standing, int64_t close_ms_max)
+      : GrpcStream(std::move(host)),
+        context_(context),
+        standing_(std::move(standing)),
+        close_ms_max_(close_ms_max) {}
 
   void Close(const absl::Status& status) override {
     const auto self = shared_from_this();  // may be the last one, once finished
@@ -54,7 +57,7 @@ class ServerStream final
     absl::MutexLock lock(&mutex_);
     if (!closing_ || !writing_ || done_) return;
     // Who may not be here any more is not given the time to read on.
-    if (!standing.ok() || node::SteadyMs() - closed_ms_ > node::kCloseMsMax) context_->TryCancel();
+    if (!standing.ok() || node::SteadyMs() - closed_ms_ > close_ms_max_) context_->TryCancel();
   }
 
   void OnCancel() override { StreamEnds(); }
@@ -81,6 +84,7 @@ class ServerStream final
 
   grpc::CallbackServerContext* const context_;  // until OnDone
   const std::function<absl::Status()> standing_;
+  const int64_t close_ms_max_;
   absl::Status status_ ABSL_GUARDED_BY(mutex_);
   int64_t closed_ms_ ABSL_GUARDED_BY(mutex_) = 0;
   bool done_ ABSL_GUARDED_BY(mutex_) = false;
@@ -104,12 +108,12 @@ SyncServer::SyncServer(node::SessionGroup& group, Enrolment& enrolment, SyncServ
 Reactor* SyncServer::Session(grpc::CallbackServerContext* context) {
   const auto shown = options_.identify ? options_.identify(*context)
                                        : node::CertifiedPeer(*context->auth_context());
-  const absl::Status standing = shown.ok() ? enrolment_.Standing(*shown) : shown.status();
-  if (!standing.ok()) {
+  const absl::Status begins = shown.ok() ? enrolment_.CheckBegins(*shown) : shown.status();
+  if (!begins.ok()) {
     if (refusals_.Say(GuesserOf(context->peer()))) {
-      spdlog::info("a stream from {} refused: {}", context->peer(), standing.ToString());
+      spdlog::info("a stream from {} refused: {}", context->peer(), begins.ToString());
     }
-    return new RefusedStream(standing);
+    return new RefusedStream(begins);
   }
   node::SessionHostOptions options;
   options.name = context->peer();
@@ -141,7 +145,8 @@ Reactor* SyncServer::Session(grpc::CallbackServerContext* context) {
     return new RefusedStream(added);
   }
   const auto stream = std::make_shared<ServerStream>(
-      host, context, [this, shown = *shown] { return enrolment_.Standing(shown); });
+      host, context, [this, shown = *shown] { return enrolment_.CheckGoesOn(shown); },
+      options_.close_ms_max);
   stream->KeepAlive();
   group_.Begin(host, stream);
   return stream.get();
@@ -159,9 +164,6 @@ void SyncServer::Authorize(uint64_t serial, const node::CertificateFacts& shown,
   }
   const auto enrolled = enrolment_.Admit(shown);
   if (!enrolled.ok()) return done({enrolled.status(), {}});
-  if (const absl::Status met = enrolment_.NoteMet(enrolled->node); !met.ok()) {
-    return done({met, {}});
-  }
   sessions_.Admit(serial,
                   {enrolled->node,
                    replica,

@@ -30,6 +30,8 @@ struct SyncServerOptions {
       identify;
   size_t streams_max = node::kStreamsMax;
   int64_t handshake_ms_max = node::kHandshakeMsMax;
+  // For the last answer to go out where the peer does not read on, in milliseconds.
+  int64_t close_ms_max = node::kCloseMsMax;
 };
 
 class SyncServer final : public v1::ReplicationService::CallbackService, public node::Peers {

@@ -30,7 +30,7 @@ constexpr char kProgram[] = "chapter-node";
 constexpr size_t kInvitationBytesMax = 64 << 10;
 constexpr std::chrono::seconds kEnrolDeadline{20};
 // A stop waits for it.
-constexpr std::chrono::seconds kRenewDeadline{3};
+constexpr absl::Duration kRenewTimeout = absl::Seconds(3);
 constexpr absl::Duration kSessionGrace = absl::Seconds(3);
 
 struct Options {
@@ -112,6 +112,7 @@ absl::Status Join(const Options& options) {
     }
     CHAPTER_ASSIGN_OR_RETURN(const PrivateKey former, PrivateKey::FromPem(identity.key));
     request.set_request(key.MakeRequest());
+    request.set_former_chain(identity.chain);
     prove(former);
   } else {
     // The same in every try: an answer that was lost has its certificate for this key.
@@ -153,22 +154,6 @@ absl::Status Join(const Options& options) {
   return absl::OkStatus();
 }
 
-// A new certificate over the connection that stands.
-absl::StatusOr<std::string> CertifyAtHub(const GrpcConnector& connector, const Renewal& renewal) {
-  const auto channel = connector.channel();
-  if (channel == nullptr) return absl::UnavailableError("there is no connection with the hub");
-  v1::RenewRequest request;
-  request.set_request(renewal.request);
-  request.set_chain(renewal.chain);
-  request.set_signature(renewal.signature);
-  v1::RenewResponse response;
-  grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + kRenewDeadline);
-  const auto stub = v1::EnrolmentService::NewStub(channel);
-  CHAPTER_RETURN_IF_ERROR(FromGrpc(SendOneRequest(stub->Renew(&context, &response), request)));
-  return response.chain();
-}
-
 absl::Status Serve(const Options& options) {
   CHAPTER_ASSIGN_OR_RETURN(DataFolder folder, DataFolder::Open(options.data, false));
   CHAPTER_ASSIGN_OR_RETURN(const Address hub, ParseAddress(folder.facts().hub_address));
@@ -192,7 +177,9 @@ absl::Status Serve(const Options& options) {
                return !peers.empty() && peers.front().connected;
              },
          .certify =
-             [&connector](const Renewal& renewal) { return CertifyAtHub(connector, renewal); }});
+             [&connector](const Renewal& renewal) {
+               return connector.Renew(renewal, kRenewTimeout);
+             }});
     Scrubber scrubber(replica);
     LocalServer local(replica, opened->environment(), client, nullptr, folder.facts().federation);
     CHAPTER_ASSIGN_OR_RETURN(const std::string socket, folder.SocketPath());

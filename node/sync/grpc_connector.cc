@@ -8,13 +8,16 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include <grpcpp/client_context.h>
 #include <grpcpp/create_channel.h>
 #include <grpcpp/support/channel_arguments.h>
 
+#include "chaptersync/v1/enrolment.grpc.pb.h"
 #include "chaptersync/v1/sync.grpc.pb.h"
 #include "node/sync/grpc_stream.h"
 #include "node/sync/limits.h"
+#include "node/sync/one_request.h"
 #include "storage/core/status.h"
 
 namespace chaptersync::node {
@@ -86,6 +89,8 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> ConnectChannel(
   // Every try is one of its own: the back-off between tries is ours, not gRPC's.
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  // What is inflated counts to no limit until it is there.
+  arguments.SetInt(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0);
   const ResolvedAddress& to = resolved[attempt % resolved.size()];
   auto channel = grpc::CreateCustomChannel(to.Target(), credentials, arguments);
   const int64_t began_ms = SteadyMs();
@@ -130,9 +135,24 @@ absl::StatusOr<std::shared_ptr<Transport>> GrpcConnector::Connect(
   return stream;
 }
 
-std::shared_ptr<grpc::Channel> GrpcConnector::channel() const {
-  absl::MutexLock lock(&mutex_);
-  return channel_.lock();
+absl::StatusOr<std::string> GrpcConnector::Renew(const Renewal& renewal,
+                                                 absl::Duration timeout) const {
+  std::shared_ptr<grpc::Channel> channel;
+  {
+    absl::MutexLock lock(&mutex_);
+    channel = channel_.lock();
+  }
+  if (channel == nullptr) return absl::UnavailableError("there is no connection with the hub");
+  v1::RenewRequest request;
+  request.set_request(renewal.request);
+  request.set_chain(renewal.chain);
+  request.set_signature(renewal.signature);
+  v1::RenewResponse response;
+  grpc::ClientContext context;
+  context.set_deadline(absl::ToChronoTime(absl::Now() + timeout));
+  const auto stub = v1::EnrolmentService::NewStub(channel);
+  CHAPTER_RETURN_IF_ERROR(FromGrpc(SendOneRequest(stub->Renew(&context, &response), request)));
+  return response.chain();
 }
 
 }  // namespace chaptersync::node

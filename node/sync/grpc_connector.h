@@ -12,12 +12,14 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include <grpcpp/channel.h>
 #include <grpcpp/security/credentials.h>
 
 #include "node/sync/address.h"
 #include "node/sync/sync_client.h"
 #include "node/sync/tls_credentials.h"
+#include "node/trust/identity.h"
 
 namespace chaptersync::node {
 
@@ -38,14 +40,16 @@ class GrpcConnector final : public Connector {
   absl::StatusOr<std::shared_ptr<Transport>> Connect(
       const std::shared_ptr<SessionHost>& host, const std::function<bool()>& cancelled) override;
   std::string name() const override { return address_.ToString(); }
-  // The connection that was made last, while its stream lasts; null else.
-  std::shared_ptr<grpc::Channel> channel() const;
+  // A new certificate, PEM, over the connection that stands. UNAVAILABLE where none does; waits for
+  // `timeout` at most.
+  absl::StatusOr<std::string> Renew(const Renewal& renewal, absl::Duration timeout) const;
 
  private:
   const Address address_;
   const CredentialsSource credentials_;
   mutable absl::Mutex mutex_;
   size_t attempts_ ABSL_GUARDED_BY(mutex_) = 0;
+  // That was made last, while its stream lasts.
   std::weak_ptr<grpc::Channel> channel_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -23,13 +23,12 @@ inline constexpr int kStreamsPerConnectionMax = 16;
 // each other cannot be.
 inline constexpr size_t kBacklogBytesMax = 2 * kWindowBytes;
 static_assert(kBacklogBytesMax >= kWindowBytes + kMessageBytesMax / 2);
-// Connections that one computer may begin at a hub at once, whichever certificate of its it shows,
-// and after that one in so long, in milliseconds. What has no stream is closed soon, so that this
-// bounds how many are open.
+// Connections that may begin at a hub at once with one certificate's key, and after that one in so
+// long, in milliseconds. What has no stream is closed soon, so that this bounds how many are open.
 inline constexpr int64_t kConnectionsBurst = 60;
 inline constexpr int64_t kConnectionEveryMs = 1'000;
-// Computers whose connections are counted at a time.
-inline constexpr size_t kConnectedNodesMax = 10'000;
+// Keys whose connections are counted at a time.
+inline constexpr size_t kCountedKeysMax = 10'000;
 // Streams that one computer may have open at a hub: one is at work, others may hang in lines that
 // broke.
 inline constexpr size_t kStreamsPerNodeMax = 8;

@@ -88,8 +88,9 @@ class IsPinned final : public Check {
   const std::string fingerprint_;
 };
 
-// For a hub: whoever shows a certificate shows one that its authority has made, and no computer
-// that these name begins connection after connection.
+// For a hub: whoever shows a certificate shows one that its authority has made, and nobody begins
+// connection after connection with one. A key that does not count any more counts for itself here:
+// its owner takes no place from the computer that has gone on.
 class IsNoneOrOurs final : public Check {
  public:
   explicit IsNoneOrOurs(std::string authority)
@@ -101,14 +102,14 @@ class IsNoneOrOurs final : public Check {
     CHAPTER_ASSIGN_OR_RETURN(const CertificateFacts facts,
                              CheckChain(Text(request.peer_cert()), authority_));
     absl::MutexLock lock(&mutex_);
-    if (connections_.Take(facts.name.node, SteadyMs())) return absl::OkStatus();
+    if (connections_.Take(facts.key_hash, SteadyMs())) return absl::OkStatus();
     return absl::ResourceExhaustedError("too many connections of one certificate");
   }
 
   const std::string authority_;
   absl::Mutex mutex_;
-  RateLimiter<storage::NodeId> connections_ ABSL_GUARDED_BY(mutex_){
-      kConnectionsBurst, kConnectionEveryMs, kConnectedNodesMax};
+  RateLimiter<std::string> connections_ ABSL_GUARDED_BY(mutex_){
+      kConnectionsBurst, kConnectionEveryMs, kCountedKeysMax};
 };
 
 std::shared_ptr<tls::CertificateProviderInterface> ProviderOf(const TlsIdentity& identity) {

@@ -54,9 +54,9 @@ class EnrolmentTest : public testing::Test {
   node::CertifiedName Name(uint8_t node, const std::string& chapter = "italy") {
     return {.federation = hub_.authority.federation(), .chapter = chapter, .node = Node(node)};
   }
-  // What a certificate of a node says that was made just now.
-  node::CertificateFacts Shown(uint8_t node, const node::PrivateKey& key) {
-    return Shown(IdentityOf(hub_.authority, Name(node), key).chain);
+  // What a certificate of a node says that was made so many seconds from now.
+  node::CertificateFacts Shown(uint8_t node, const node::PrivateKey& key, int64_t seconds = -600) {
+    return Shown(IdentityOf(hub_.authority, Name(node), key, seconds).chain);
   }
   node::CertificateFacts Shown(uint8_t node) { return Shown(node, key_); }
   static node::CertificateFacts Shown(const std::string& chain) {
@@ -67,8 +67,10 @@ class EnrolmentTest : public testing::Test {
   // Joins again, as one that has had `former`.
   absl::StatusOr<v1::EnrolResponse> EnrolAgain(const v1::Invitation& invitation, uint8_t node,
                                                const node::PrivateKey& key,
-                                               const node::PrivateKey& former) {
+                                               const node::PrivateKey& former,
+                                               const std::string& former_chain = "") {
     v1::EnrolRequest request = Request(invitation.code(), node, key, invitation.chapter());
+    request.set_former_chain(former_chain);
     request.set_former_key(former.PublicKey());
     request.set_former_signature(former.Sign(request.request()));
     return Enrol(request);
@@ -149,8 +151,9 @@ TEST_F(EnrolmentTest, ALostAnswerDoesNoHarm) {
   const auto again = Enrol(Request(invitation.code(), 7, key));
   ASSERT_TRUE(again.ok()) << again.status();
   ExpectDenied(enrolment_.Admit(Shown(lost->chain())).status(), "another certificate");
+  EXPECT_TRUE(enrolment_.CheckBegins(Shown(again->chain())).ok());
+  EXPECT_TRUE(Enrol(Request(invitation.code(), 7, key)).ok()) << "still";
   EXPECT_TRUE(enrolment_.Admit(Shown(again->chain())).ok());
-  ASSERT_TRUE(enrolment_.NoteMet(Node(7)).ok());
   // From its first session on the invitation is spent for itself, too.
   ExpectDenied(Enrol(invitation.code(), 7).status(), "used");
   EXPECT_TRUE(enrolment_.Admit(Shown(again->chain())).ok());
@@ -180,7 +183,7 @@ TEST_F(EnrolmentTest, UnknownAndExpiredCodesSaySo) {
 TEST_F(EnrolmentTest, ANodeJoinsAgainOnlyWithItsOwnKey) {
   const auto joined = Enrol(Invite().code(), 7);
   ASSERT_TRUE(joined.ok());
-  ASSERT_TRUE(enrolment_.NoteMet(Node(7)).ok());
+  ASSERT_TRUE(enrolment_.Admit(Shown(joined->chain())).ok());
   const node::PrivateKey next = node::PrivateKey::Make();
   const node::PrivateKey strange = node::PrivateKey::Make();
   ExpectDenied(Enrol(Invite().code(), 7).status(), "joined already");
@@ -194,25 +197,33 @@ TEST_F(EnrolmentTest, ANodeJoinsAgainOnlyWithItsOwnKey) {
   ExpectDenied(Enrol(forged).status(), "joined already");
   // Away for longer than its certificate holds.
   hub_.environment.ahead_ms = 1000 * uint64_t{node::kCertificateSeconds};
-  ExpectDenied(enrolment_.Standing(Shown(7)), "certificate ended");
+  ExpectDenied(enrolment_.CheckGoesOn(Shown(7)), "certificate ended");
   ExpectDenied(Renew(Shown(7), joined->chain(), key_, next).status(), "certificate ended");
   const v1::Invitation second = Invite();
   const auto again = EnrolAgain(second, 7, next, key_);
   ASSERT_TRUE(again.ok()) << again.status();
-  EXPECT_TRUE(enrolment_.Admit(Shown(again->chain())).ok());
-  // From here on only the new key counts, but for joining once more.
+  // From here on only the new key counts, also where its owner has not come yet: what a copy of the
+  // folder has begun ends.
   node::CertificateFacts before = Shown(7);
   before.not_after = Shown(again->chain()).not_after;
+  ExpectDenied(enrolment_.CheckGoesOn(before), "another certificate");
+  EXPECT_TRUE(enrolment_.Admit(Shown(again->chain())).ok());
   ExpectDenied(enrolment_.Admit(before).status(), "another certificate");
-  ASSERT_TRUE(enrolment_.NoteMet(Node(7)).ok());
-  EXPECT_TRUE(EnrolAgain(Invite(), 7, strange, key_).ok());
-  ASSERT_TRUE(enrolment_.NoteMet(Node(7)).ok());
+  // A former key does for joining, with its certificate; not another node's, nor without it.
+  const node::TlsIdentity others = IdentityOf(hub_.authority, Name(8), strange);
+  ExpectDenied(EnrolAgain(Invite(), 7, strange, strange, others.chain).status(), "joined already");
+  ExpectDenied(EnrolAgain(Invite(), 7, strange, strange, joined->chain()).status(),
+               "joined already");
+  ExpectDenied(EnrolAgain(Invite(), 7, strange, key_).status(), "joined already");
+  const auto third = EnrolAgain(Invite(), 7, strange, key_, joined->chain());
+  ASSERT_TRUE(third.ok()) << third.status();
+  EXPECT_TRUE(enrolment_.Admit(Shown(third->chain())).ok());
   // No invitation that it has used lets it in a second time.
   ExpectDenied(EnrolAgain(second, 7, next, strange).status(), "used already");
   EXPECT_EQ(enrolment_.ListNodes()->size(), 1u);
 }
 
-TEST_F(EnrolmentTest, TheKeyThatARenewalWasAskedWithCountsUntilTheNext) {
+TEST_F(EnrolmentTest, TheKeyThatARenewalWasAskedWithCountsUntilTheNewOneIsUsed) {
   const auto joined = Enrol(Invite().code(), 7);
   ASSERT_TRUE(joined.ok());
   // The connection shows it to the end, however many come after it.
@@ -235,20 +246,81 @@ TEST_F(EnrolmentTest, TheKeyThatARenewalWasAskedWithCountsUntilTheNext) {
   EXPECT_EQ(Shown(now).name, Name(7));
   EXPECT_EQ(enrolment_.ListNodes()->front().certificate_end, Shown(now).not_after);
   EXPECT_TRUE(enrolment_.Admit(first).ok());
-  EXPECT_TRUE(enrolment_.Admit(Shown(now)).ok());
+  EXPECT_TRUE(enrolment_.CheckBegins(Shown(now)).ok());
   ExpectDenied(enrolment_.Admit(Shown(7, second)).status(), "another certificate");
-  // From the next one on, which is asked for with the third, the first is a copy's; what it has
-  // begun goes on. That the answer was lost does no harm, with the third in the folder.
+  // From the next one on, which is asked for with the third, the first begins nothing any more;
+  // what it has begun goes on. That the answer was lost does no harm, with the third in the folder.
   const node::PrivateKey fourth = node::PrivateKey::Make();
   const std::string last = renew(now, third, fourth);
-  EXPECT_TRUE(enrolment_.Admit(Shown(now)).ok());
-  EXPECT_TRUE(enrolment_.Admit(Shown(last)).ok());
+  EXPECT_TRUE(enrolment_.CheckBegins(Shown(now)).ok());
+  EXPECT_TRUE(enrolment_.CheckBegins(Shown(last)).ok());
+  ExpectDenied(enrolment_.CheckBegins(first), "another certificate");
   ExpectDenied(enrolment_.Admit(first).status(), "another certificate");
-  EXPECT_TRUE(enrolment_.Standing(first).ok());
+  EXPECT_TRUE(enrolment_.CheckGoesOn(first).ok());
   hub_.environment.ahead_ms = ++renewals * 1000 * uint64_t{kRenewSecondsMin};
   ExpectDenied(Renew(first, joined->chain(), key_, second).status(), "another certificate");
-  // But the folder may be put back from a backup of that time, and joins again.
-  EXPECT_TRUE(EnrolAgain(Invite(), 7, node::PrivateKey::Make(), key_).ok());
+  // Once the latest has begun a session it stands alone: all else is a copy's.
+  EXPECT_TRUE(enrolment_.Admit(Shown(last)).ok());
+  ExpectDenied(enrolment_.CheckGoesOn(first), "another certificate");
+  ExpectDenied(enrolment_.CheckBegins(Shown(now)), "another certificate");
+  EXPECT_TRUE(enrolment_.CheckGoesOn(Shown(last)).ok());
+  // Also after a restart.
+  Enrolment later(*hub_.replica, hub_.environment, "Federation", hub_.authority);
+  ExpectDenied(later.CheckBegins(Shown(now)), "another certificate");
+  EXPECT_TRUE(later.CheckBegins(Shown(last)).ok());
+}
+
+TEST_F(EnrolmentTest, AConnectionThatCountsNoMoreGainsNothingByARenewal) {
+  const auto joined = Enrol(Invite().code(), 7);
+  ASSERT_TRUE(joined.ok());
+  const node::PrivateKey next = node::PrivateKey::Make();
+  const auto again = EnrolAgain(Invite(), 7, next, key_);
+  ASSERT_TRUE(again.ok()) << again.status();
+  hub_.environment.ahead_ms = 1000 * uint64_t{kRenewSecondsMin};
+  const node::CertificateFacts first = Shown(joined->chain());
+  EXPECT_TRUE(Renew(first, again->chain(), next, node::PrivateKey::Make()).ok());
+  ExpectDenied(enrolment_.CheckGoesOn(first), "another certificate");
+}
+
+TEST_F(EnrolmentTest, AHubThatWasRestoredKnowsItsOwnCertificatesAgain) {
+  const auto joined = Enrol(Invite().code(), 7);
+  ASSERT_TRUE(joined.ok());
+  ASSERT_TRUE(enrolment_.Admit(Shown(joined->chain())).ok());
+  const std::string setting = "node/" + Node(7).ToString();
+  const std::string backup = *hub_.replica->GetSetting(setting);
+  const node::PrivateKey next = node::PrivateKey::Make();
+  hub_.environment.ahead_ms = 1000 * uint64_t{kRenewSecondsMin};
+  const auto renewed = Renew(Shown(joined->chain()), joined->chain(), key_, next);
+  ASSERT_TRUE(renewed.ok()) << renewed.status();
+  ASSERT_TRUE(hub_.replica->PutSetting(setting, backup).ok());
+  Enrolment restored(*hub_.replica, hub_.environment, "Federation", hub_.authority);
+  // One from before is none: a copy's.
+  ExpectDenied(restored.CheckBegins(Shown(7, node::PrivateKey::Make())), "another certificate");
+  EXPECT_TRUE(restored.CheckBegins(Shown(renewed->chain())).ok());
+  EXPECT_TRUE(restored.CheckGoesOn(Shown(renewed->chain())).ok());
+  const auto admitted = restored.Admit(Shown(renewed->chain()));
+  ASSERT_TRUE(admitted.ok()) << admitted.status();
+  EXPECT_EQ(admitted->certificate_end, Shown(renewed->chain()).not_after);
+  // And then it is the only one, as before.
+  ExpectDenied(restored.CheckBegins(Shown(joined->chain())), "another certificate");
+  Enrolment later(*hub_.replica, hub_.environment, "Federation", hub_.authority);
+  EXPECT_TRUE(later.CheckBegins(Shown(renewed->chain())).ok());
+  ExpectDenied(later.CheckBegins(Shown(joined->chain())), "another certificate");
+}
+
+TEST_F(EnrolmentTest, ARevocationThatTheDiskDidNotTakeHoldsAndIsTakenTheNextTime) {
+  const v1::Invitation sevens = Invite();
+  ASSERT_TRUE(Enrol(sevens.code(), 7).ok());
+  hub_.engine.FailNextWrites(1, absl::ResourceExhaustedError("the disk is full"));
+  EXPECT_FALSE(enrolment_.RevokeNode(Node(7)).ok());
+  ExpectDenied(enrolment_.CheckGoesOn(Shown(7)), "revoked");
+  EXPECT_TRUE(Enrolment(*hub_.replica, hub_.environment, "Federation", hub_.authority)
+                  .CheckGoesOn(Shown(7))
+                  .ok());
+  EXPECT_TRUE(enrolment_.RevokeNode(Node(7)).ok());
+  Enrolment later(*hub_.replica, hub_.environment, "Federation", hub_.authority);
+  ExpectDenied(later.CheckGoesOn(Shown(7)), "revoked");
+  ExpectDenied(later.Enrol(Request(sevens.code(), 7, key_), "elsewhere").status(), "was revoked");
 }
 
 TEST_F(EnrolmentTest, OnlyACertificateThatHoldsIsRenewedAndOnlyByItsKey) {
@@ -278,7 +350,7 @@ TEST_F(EnrolmentTest, OnlyACertificateThatHoldsIsRenewedAndOnlyByItsKey) {
   const auto renewed = Renew(shown, joined->chain(), key_, next);
   ASSERT_TRUE(renewed.ok()) << renewed.status();
   hub_.environment.ahead_ms = 1000 * uint64_t{node::kCertificateSeconds};
-  EXPECT_TRUE(enrolment_.Standing(shown).ok());
+  EXPECT_TRUE(enrolment_.CheckGoesOn(shown).ok());
   ExpectDenied(Renew(shown, joined->chain(), key_, strange).status(), "certificate ended");
   ExpectDenied(enrolment_.Admit(shown).status(), "certificate ended");
   EXPECT_TRUE(Renew(shown, renewed->chain(), next, strange).ok());
@@ -294,7 +366,7 @@ TEST_F(EnrolmentTest, WhoIsRevokedStaysOutUntilInvitedAnew) {
   EXPECT_EQ(*enrolment_.RevokeNode(Node(7)), 1u);
   EXPECT_EQ(*enrolment_.RevokeNode(Node(7)), 0u) << "again does no harm";
   EXPECT_EQ(enrolment_.RevokeNode(Node(9)).status().code(), absl::StatusCode::kNotFound);
-  ExpectDenied(enrolment_.Standing(Shown(7)), "revoked");
+  ExpectDenied(enrolment_.CheckGoesOn(Shown(7)), "revoked");
   ExpectDenied(enrolment_.Admit(Shown(7)).status(), "revoked");
   ExpectDenied(Renew(Shown(7), seven->chain(), key_, node::PrivateKey::Make()).status(), "revoked");
   EXPECT_TRUE(enrolment_.Admit(Shown(8)).ok());
@@ -306,7 +378,7 @@ TEST_F(EnrolmentTest, WhoIsRevokedStaysOutUntilInvitedAnew) {
   ExpectDenied(Enrol(before.code(), 9).status(), "was revoked");
   EXPECT_TRUE(Enrol(Request(torontos.code(), 10, key_, "toronto")).ok());
   // Also after a restart.
-  const Enrolment later(*hub_.replica, hub_.environment, "Federation", hub_.authority);
+  Enrolment later(*hub_.replica, hub_.environment, "Federation", hub_.authority);
   ExpectDenied(later.Admit(Shown(7)).status(), "revoked");
   EXPECT_TRUE(later.Admit(Shown(8)).ok());
   // A new one does, and whoever has a copy of its old key stays out.
@@ -323,22 +395,23 @@ TEST_F(EnrolmentTest, WhatCannotBeReadWasRevoked) {
   const size_t at = text.find("\"revoked\":0");
   ASSERT_NE(at, std::string::npos) << text;
   ASSERT_TRUE(hub_.replica->PutSetting(key, text.replace(at, 11, "\"revoked\":\"?\"")).ok());
-  const Enrolment later(*hub_.replica, hub_.environment, "Federation", hub_.authority);
-  ExpectDenied(later.Standing(Shown(7)), "revoked");
+  Enrolment later(*hub_.replica, hub_.environment, "Federation", hub_.authority);
+  ExpectDenied(later.CheckGoesOn(Shown(7)), "revoked");
 }
 
 TEST_F(EnrolmentTest, AChapterIsRevokedWithItsInvitations) {
   ASSERT_TRUE(Enrol(Invite().code(), 7).ok());
   const v1::Invitation open = Invite();
-  ASSERT_TRUE(
-      Enrol(Request(Invite(kInvitationSecondsMin, "toronto").code(), 9, key_, "toronto")).ok());
+  const auto torontos =
+      Enrol(Request(Invite(kInvitationSecondsMin, "toronto").code(), 9, key_, "toronto"));
+  ASSERT_TRUE(torontos.ok());
   const auto revoked = enrolment_.RevokeChapter("italy");
   ASSERT_TRUE(revoked.ok()) << revoked.status();
   EXPECT_EQ(revoked->nodes, std::vector<NodeId>{Node(7)});
   EXPECT_EQ(revoked->invitations, 1u);
-  ExpectDenied(enrolment_.Standing(Shown(7)), "revoked");
+  ExpectDenied(enrolment_.CheckGoesOn(Shown(7)), "revoked");
   ExpectDenied(Enrol(open.code(), 8).status(), "was revoked");
-  EXPECT_TRUE(enrolment_.Standing(Shown(9)).ok());
+  EXPECT_TRUE(enrolment_.CheckGoesOn(Shown(torontos->chain())).ok());
   EXPECT_TRUE(enrolment_.RevokeChapter("italy")->nodes.empty());
   EXPECT_EQ(enrolment_.RevokeChapter("atlantis").status().code(), absl::StatusCode::kNotFound);
 }
@@ -462,7 +535,14 @@ TEST_F(EnrolmentTest, WhoSendsNothingIsHungUpOn) {
   const auto call = stub->Enrol(&context, &response);
   call->WaitForInitialMetadata();  // until the hub ends it
   EXPECT_EQ(call->Finish().error_code(), grpc::StatusCode::CANCELLED);
-  // Nor is a long one looked at.
+}
+
+TEST_F(EnrolmentTest, ALongRequestIsNotLookedAt) {
+  HubServer server(hub_);
+  const node::TlsIdentity nobody{.key = "", .chain = "", .authority = hub_.authority_pem()};
+  const auto stub = v1::EnrolmentService::NewStub(
+      grpc::CreateChannel(server.address().ToString(), CredentialsOf(nobody)));
+  v1::EnrolResponse response;
   grpc::ClientContext again;
   v1::EnrolRequest request = Request(Invite().code(), 7, key_);
   request.set_name(std::string(kEnrolmentBytesMax, 'n'));

@@ -20,6 +20,7 @@
 
 #include "hub/enrolment.h"
 #include "hub/enrolment_server.h"
+#include "hub/grpc_server.h"
 #include "hub/sync_server.h"
 #include "node/entity/ids.h"
 #include "node/entity/registry.h"
@@ -43,11 +44,13 @@ inline absl::Status AddChapter(node::Site& hub, const std::string& handle) {
   return results.ok() ? results->front().status : results.status();
 }
 
-// A key with a certificate of `authority` that was made just now.
+// A key with a certificate of `authority` that was made so many seconds from now.
 inline node::TlsIdentity IdentityOf(const node::Authority& authority,
                                     const node::CertifiedName& name,
-                                    const node::PrivateKey& key = node::PrivateKey::Make()) {
-  const auto chain = authority.Certify(key.MakeRequest(), name, absl::ToUnixSeconds(absl::Now()));
+                                    const node::PrivateKey& key = node::PrivateKey::Make(),
+                                    int64_t seconds = 0) {
+  const auto chain =
+      authority.Certify(key.MakeRequest(), name, absl::ToUnixSeconds(absl::Now()) + seconds);
   EXPECT_TRUE(chain.ok()) << chain.status();
   return {.key = key.ToPem(), .chain = *chain, .authority = authority.certificate_pem()};
 }
@@ -101,8 +104,7 @@ class HubServer {
             ? grpc::InsecureServerCredentials()
             : node::HubCredentials(identity != nullptr ? *identity : site.Identity()),
         &port);
-    builder.SetMaxReceiveMessageSize(static_cast<int>(node::kMessageBytesMax) +
-                                     node::kEnvelopeBytesMax);
+    LimitServer(builder);
     builder.RegisterService(&enrolment_server_);
     builder.RegisterService(&sync_server_);
     server_ = builder.BuildAndStart();

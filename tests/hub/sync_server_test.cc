@@ -15,7 +15,6 @@
 #include <gtest/gtest.h>
 
 #include "node/sync/grpc_stream.h"
-#include "node/sync/one_request.h"
 #include "node/sync/renewer.h"
 #include "tests/hub/hub_fixture.h"
 
@@ -28,6 +27,19 @@ using testing::HasSubstr;
 
 class SyncServerTest : public testing::Test {
  protected:
+  // A stream whose other end reads nothing, while the hub has much to tell it.
+  std::unique_ptr<RawStream> OpenDeaf(const node::TlsIdentity& identity) {
+    const std::string text(500'000, 'x');
+    for (uint32_t i = 0; i < 60; ++i) EXPECT_TRUE(hub_.Put(i, "italy", text).ok());
+    auto deaf = std::make_unique<RawStream>(server().address(), identity);
+    deaf->Send(HelloOf(italy_));
+    EXPECT_TRUE(Eventually([&] {
+      const auto peers = server().sync_server().List();
+      return !peers.empty() && peers.front().connected;
+    }));
+    return deaf;
+  }
+
   // With default options; a test may start another.
   HubServer& server() {
     if (server_ == nullptr) server_ = std::make_unique<HubServer>(hub_);
@@ -225,6 +237,56 @@ TEST_F(SyncServerTest, ARevokedNodeIsOutAtOnceAndForGood) {
   EXPECT_EQ(again.Finish().error_code(), grpc::StatusCode::PERMISSION_DENIED);
 }
 
+TEST_F(SyncServerTest, DisconnectEndsASessionByItself) {
+  TestNode italy(italy_, server().address(), Enrol(italy_));
+  ASSERT_TRUE(italy.SyncNow().ok());
+  ASSERT_EQ(italy.client.sessions(), 1u);
+  // It may come again: nobody has revoked it.
+  server().sync_server().Disconnect(italy_.options.node);
+  EXPECT_TRUE(Eventually([&] { return italy.client.sessions() == 2; }));
+}
+
+TEST_F(SyncServerTest, WhoCopiedAFolderIsOutOnceItsOwnerHasJoinedAgain) {
+  const node::TlsIdentity copied = Enrol(italy_);
+  RawStream thief(server().address(), copied);
+  thief.Send(HelloOf(italy_));
+  v1::SyncMessage welcome;
+  ASSERT_TRUE(thief.Receive(welcome));
+  const auto invitation = server().enrolment().Invite("italy", kInvitationSecondsDefault, "h:1");
+  ASSERT_TRUE(invitation.ok());
+  const node::PrivateKey key = node::PrivateKey::Make();
+  const auto former = node::PrivateKey::FromPem(copied.key);
+  ASSERT_TRUE(former.ok());
+  v1::EnrolRequest again;
+  again.set_code(invitation->code());
+  again.set_node(node::ToBytes(italy_.options.node));
+  again.set_request(key.MakeRequest());
+  again.set_chapter("italy");
+  again.set_former_key(former->PublicKey());
+  again.set_former_signature(former->Sign(again.request()));
+  ASSERT_TRUE(server().enrolment().Enrol(again, "test").ok());
+  const grpc::Status ended = thief.Finish();
+  EXPECT_EQ(ended.error_code(), grpc::StatusCode::PERMISSION_DENIED);
+  EXPECT_THAT(ended.error_message(), HasSubstr("another certificate"));
+  // Nor does it take one of the few places that the node has.
+  for (size_t i = 0; i < 2 * node::kStreamsPerNodeMax; ++i) {
+    RawStream more(server().address(), copied);
+    EXPECT_EQ(more.Finish().error_code(), grpc::StatusCode::PERMISSION_DENIED);
+  }
+}
+
+TEST_F(SyncServerTest, AStreamWithoutHelloIsOfAKeyThatCountsOrIsRefusedAtOnce) {
+  const node::TlsIdentity identity = Enrol(italy_);
+  const node::TlsIdentity strange = IdentityOf(
+      hub_.authority,
+      {.federation = hub_.authority.federation(), .chapter = "italy", .node = italy_.options.node},
+      node::PrivateKey::Make(), -600);
+  RawStream stream(server().address(), strange);  // says nothing
+  const grpc::Status ended = stream.Finish();
+  EXPECT_EQ(ended.error_code(), grpc::StatusCode::PERMISSION_DENIED);
+  EXPECT_THAT(ended.error_message(), HasSubstr("another certificate"));
+}
+
 TEST_F(SyncServerTest, ASessionLastsAsLongAsTheLatestCertificate) {
   // Short: a session ends where nothing came for minutes, as it seems when the clock moves on.
   server_ = std::make_unique<HubServer>(hub_, SyncServerOptions{}, nullptr,
@@ -248,20 +310,10 @@ TEST_F(SyncServerTest, ASessionLastsAsLongAsTheLatestCertificate) {
              return absl::OkStatus();
            },
        .ready = [] { return true; },
-       .certify = [&](const node::Renewal& renewal) -> absl::StatusOr<std::string> {
-         const auto channel = italy.connector.channel();
-         if (channel == nullptr) return absl::UnavailableError("no connection");
-         v1::RenewRequest ask;
-         ask.set_request(renewal.request);
-         ask.set_chain(renewal.chain);
-         ask.set_signature(renewal.signature);
-         v1::RenewResponse answer;
-         grpc::ClientContext context;
-         const auto stub = v1::EnrolmentService::NewStub(channel);
-         const grpc::Status status = node::SendOneRequest(stub->Renew(&context, &answer), ask);
-         if (!status.ok()) return node::FromGrpc(status);
-         return answer.chain();
-       }});
+       .certify =
+           [&](const node::Renewal& renewal) {
+             return italy.connector.Renew(renewal, absl::Milliseconds(node::kPatienceMs));
+           }});
   const auto renewed = renewer.RenewIfDue();
   ASSERT_TRUE(renewed.ok()) << renewed.status();
   EXPECT_TRUE(*renewed);
@@ -282,15 +334,9 @@ TEST_F(SyncServerTest, ASessionLastsAsLongAsTheLatestCertificate) {
 }
 
 TEST_F(SyncServerTest, ARevokedNodeThatDoesNotReadIsCutOff) {
+  Start({.close_ms_max = 10 * node::kPatienceMs});  // what others are given
   const node::TlsIdentity identity = Enrol(italy_);
-  const std::string text(500'000, 'x');
-  for (uint32_t i = 0; i < 60; ++i) ASSERT_TRUE(hub_.Put(i, "italy", text).ok());
-  RawStream deaf(server().address(), identity);
-  deaf.Send(HelloOf(italy_));
-  ASSERT_TRUE(Eventually([&] {
-    const auto peers = server().sync_server().List();
-    return !peers.empty() && peers.front().connected;
-  }));
+  const auto deaf = OpenDeaf(identity);
   ASSERT_TRUE(server().enrolment().RevokeNode(italy_.options.node).ok());
   server().sync_server().Disconnect(italy_.options.node);
   EXPECT_TRUE(Eventually([&] { return server().group().size() == 0; }));
@@ -474,14 +520,7 @@ TEST_F(SyncServerTest, TheNumberOfStreamsIsBounded) {
 
 TEST_F(SyncServerTest, ANodeThatReadsNothingHoldsUpNobody) {
   const node::TlsIdentity identity = Enrol(italy_);
-  const std::string text(500'000, 'x');
-  for (uint32_t i = 0; i < 60; ++i) ASSERT_TRUE(hub_.Put(i, "italy", text).ok());
-  RawStream deaf(server().address(), identity);
-  deaf.Send(HelloOf(italy_));
-  ASSERT_TRUE(Eventually([&] {
-    const auto peers = server().sync_server().List();
-    return !peers.empty() && peers.front().connected;
-  }));
+  const auto deaf = OpenDeaf(identity);
   const node::TlsIdentity torontos = Enrol(toronto_);
   TestNode toronto(toronto_, server().address(), torontos);
   ASSERT_TRUE(toronto_.Put(1000, "toronto", "quick").ok());

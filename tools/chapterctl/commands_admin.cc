@@ -86,8 +86,9 @@ absl::Status RevokeNode(Context& context, const std::string& node) {
   if (context.output.json()) {
     context.output.Object({{"revoked", response.id()}, {"invitations", response.invitations()}});
   } else {
-    context.output.Line(absl::StrCat("revoked node ", response.id(), ", and ",
-                                     response.invitations(), " open invitations of its chapter"));
+    context.output.Line(absl::StrCat(
+        "revoked node ", response.id(),
+        "; invitations of its chapter that were open and are void now: ", response.invitations()));
   }
   return absl::OkStatus();
 }
@@ -179,9 +180,9 @@ absl::Status Revoke(Context& context, const node::EntityType& type, const Chapte
     for (const std::string& node : response.nodes()) json["revoked"].push_back(node);
     context.output.Object(json);
   } else {
-    context.output.Line(absl::StrCat("revoked chapter ", request.chapter(), ": ",
-                                     response.nodes_size(), " computers, ", response.invitations(),
-                                     " open invitations"));
+    context.output.Line(absl::StrCat("revoked chapter ", request.chapter(),
+                                     "; computers: ", response.nodes_size(),
+                                     ", open invitations: ", response.invitations()));
   }
   return absl::OkStatus();
 }
