@@ -15,12 +15,12 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include <nlohmann/json.hpp>
-#include <openssl/evp.h>
 #include <openssl/rand.h>
 
 #include "node/entity/ids.h"
 #include "node/entity/registry.h"
 #include "node/session/wire.h"
+#include "storage/core/digest.h"
 #include "storage/core/status.h"
 
 namespace chaptersync::hub {
@@ -41,14 +41,6 @@ std::string RandomBytes() {
   CHAPTER_CHECK(RAND_bytes(reinterpret_cast<unsigned char*>(bytes.data()),
                            static_cast<int>(bytes.size())) == 1);
   return bytes;
-}
-
-// In hexadecimal.
-std::string Sha256(const std::string& text) {
-  unsigned char digest[EVP_MAX_MD_SIZE];
-  unsigned int size = 0;
-  CHAPTER_CHECK(EVP_Digest(text.data(), text.size(), digest, &size, EVP_sha256(), nullptr) == 1);
-  return Hex(std::string(reinterpret_cast<const char*>(digest), size));
 }
 
 // What this file wrote. DATA_LOSS where it is no JSON object any more.
@@ -200,7 +192,7 @@ absl::StatusOr<v1::Invitation> Enrolment::Invite(const std::string& chapter, int
     return absl::ResourceExhaustedError(
         absl::StrCat(open, " invitations wait to be used, which is the most there may be"));
   }
-  CHAPTER_RETURN_IF_ERROR(replica_.PutSetting(kInvitationPrefix + Sha256(code),
+  CHAPTER_RETURN_IF_ERROR(replica_.PutSetting(kInvitationPrefix + Hex(storage::Sha256(code)),
                                               TextOfJson({{"chapter", chapter},
                                                           {"expires", now + valid_seconds},
                                                           {"used_by", ""},
@@ -272,7 +264,7 @@ absl::StatusOr<v1::EnrolResponse> Enrolment::EnrolLocked(const v1::EnrolRequest&
   if (!IsPlain(request.chapter())) {
     return absl::InvalidArgumentError("a chapter's handle may not hold control characters");
   }
-  const std::string code_hash = Sha256(request.code());
+  const std::string code_hash = Hex(storage::Sha256(request.code()));
   const std::string invitation_key = kInvitationPrefix + code_hash;
   const auto text = replica_.GetSetting(invitation_key);
   if (absl::IsNotFound(text.status())) {

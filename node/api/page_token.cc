@@ -6,10 +6,10 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
-#include <openssl/evp.h>
 
 #include "node/api/limits.h"
 #include "node/entity/text.h"
+#include "storage/core/digest.h"
 #include "storage/core/status.h"
 
 namespace chaptersync::node {
@@ -17,12 +17,7 @@ namespace {
 
 constexpr size_t kHashBytes = 8;
 
-std::string Hash(const std::string& query) {
-  unsigned char digest[EVP_MAX_MD_SIZE];
-  unsigned int size = 0;
-  CHAPTER_CHECK(EVP_Digest(query.data(), query.size(), digest, &size, EVP_sha256(), nullptr) == 1);
-  return {reinterpret_cast<const char*>(digest), kHashBytes};
-}
+std::string Hash(const std::string& query) { return storage::Sha256(query).substr(0, kHashBytes); }
 
 }  // namespace
 

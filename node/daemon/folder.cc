@@ -20,10 +20,10 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include <nlohmann/json.hpp>
-#include <openssl/evp.h>
 #include <openssl/rand.h>
 
 #include "node/session/wire.h"
+#include "storage/core/digest.h"
 #include "storage/core/status.h"
 
 namespace chaptersync::node {
@@ -135,10 +135,7 @@ absl::StatusOr<NodeId> NodeOf(const json& value, const std::string& path) {
 
 // 32 hexadecimal digits.
 std::string ShortHash(const std::string& text) {
-  unsigned char digest[EVP_MAX_MD_SIZE];
-  unsigned int size = 0;
-  CHAPTER_CHECK(EVP_Digest(text.data(), text.size(), digest, &size, EVP_sha256(), nullptr) == 1);
-  return absl::BytesToHexString(std::string(reinterpret_cast<const char*>(digest), 16));
+  return absl::BytesToHexString(storage::Sha256(text).substr(0, 16));
 }
 
 // A key or certificate. That it is missing is no reason to make the folder anew.

@@ -11,7 +11,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "google/protobuf/dynamic_message.h"
-#include <openssl/evp.h>
 
 #include "chaptersync/v1/chapter.pb.h"
 #include "chaptersync/v1/event.pb.h"
@@ -20,6 +19,7 @@
 #include "node/entity/cells.h"
 #include "node/entity/text.h"
 #include "node/entity/value.h"
+#include "storage/core/digest.h"
 #include "storage/core/record_codec.h"
 #include "storage/core/status.h"
 
@@ -130,12 +130,7 @@ uint64_t Fingerprint(const v1::ScopeRule& option, const storage::ScopeRule& rule
     storage::AppendVarint(clause.when ? clause.when->field : 0, text);
     storage::AppendString(clause.when ? clause.when->value : "", text);
   }
-  unsigned char digest[EVP_MAX_MD_SIZE];
-  unsigned int size = 0;
-  CHAPTER_CHECK(EVP_Digest(text.data(), text.size(), digest, &size, EVP_sha256(), nullptr) == 1);
-  uint64_t out = 0;
-  for (size_t i = 0; i < 8; ++i) out |= uint64_t{digest[i]} << (8 * i);
-  return out;
+  return storage::Reader(storage::Sha256(text)).Fixed64();
 }
 
 absl::StatusOr<ScopeClause> MakeClause(const EntityRegistry& registry, const EntityType& type,

@@ -21,6 +21,7 @@
 #include <openssl/x509.h>
 #include <openssl/x509v3.h>
 
+#include "storage/core/digest.h"
 #include "storage/core/status.h"
 
 namespace chaptersync::node {
@@ -128,11 +129,7 @@ std::string PublicKeyOf(EVP_PKEY* key) {
 }
 
 std::string KeyHash(EVP_PKEY* key) {
-  const std::string der = PublicKeyOf(key);
-  unsigned char digest[EVP_MAX_MD_SIZE];
-  unsigned int size = 0;
-  Must(EVP_Digest(der.data(), der.size(), digest, &size, EVP_sha256(), nullptr) == 1);
-  return absl::BytesToHexString(std::string(reinterpret_cast<const char*>(digest), size));
+  return absl::BytesToHexString(storage::Sha256(PublicKeyOf(key)));
 }
 
 absl::StatusOr<int64_t> SecondsOf(const ASN1_TIME* time) {

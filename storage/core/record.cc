@@ -6,8 +6,7 @@
 
 #include <algorithm>
 
-#include <openssl/evp.h>
-
+#include "storage/core/digest.h"
 #include "storage/core/record_codec.h"
 #include "storage/core/status.h"
 
@@ -59,10 +58,7 @@ std::string ConflictId(const RecordKey& key, const CellPath& path, const Version
   AppendPath(path, text);
   AppendFixed64(lost_version.time.ticks, text);
   AppendFixed64(lost_version.replica.value, text);
-  unsigned char digest[EVP_MAX_MD_SIZE];
-  unsigned int size = 0;
-  CHAPTER_CHECK(EVP_Digest(text.data(), text.size(), digest, &size, EVP_sha256(), nullptr) == 1);
-  return std::string(reinterpret_cast<const char*>(digest), 16);
+  return Sha256(text).substr(0, 16);
 }
 
 const Cell* Record::Find(const CellPath& path) const {

@@ -9,8 +9,8 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
-#include <openssl/evp.h>
 
+#include "storage/core/digest.h"
 #include "storage/core/limits.h"
 #include "storage/core/planted.h"
 #include "storage/core/record_codec.h"
@@ -418,10 +418,7 @@ uint64_t StampHash(const RecordKey& key, const Version& version) {
   AppendKey(key, text);
   AppendFixed64(version.time.ticks, text);
   AppendFixed64(version.replica.value, text);
-  unsigned char digest[EVP_MAX_MD_SIZE];
-  unsigned int size = 0;
-  CHAPTER_CHECK(EVP_Digest(text.data(), text.size(), digest, &size, EVP_sha256(), nullptr) == 1);
-  return Reader(std::string_view(reinterpret_cast<const char*>(digest), 8)).Fixed64();
+  return Reader(Sha256(text)).Fixed64();
 }
 
 void Replica::NoteStamp(Transaction& transaction, const RecordKey& key, const Version& version) {

@@ -422,7 +422,9 @@ void Federation::CheckScope(const Watch& watch, size_t number, const std::string
 void Federation::Delivers(const std::shared_ptr<Watch>& watch, size_t side,
                           const v1::SyncMessage& message) {
   ++steps_;
-  if (!message.has_pulse()) last_message_ms_ = scheduler_.now_ms();
+  if (!message.has_pulse() && Admitted(*sites_[watch->site[kInitiator]])) {
+    last_message_ms_ = scheduler_.now_ms();
+  }
   const auto name = [&](size_t site) { return sites_[site]->name; };
   Log(absl::StrCat(name(watch->site[1 - side]), " > ", name(watch->site[side]), ": ",
                    ShortText(message)));
@@ -533,7 +535,7 @@ bool Federation::Quiet() const {
     if (site->life == nullptr) return false;
     if (Waiting(*site) > 0) return false;
     for (const Client& client : site->clients) {
-      if (!client.ready && Reaches(*site, client)) return false;
+      if (!client.ready && Admitted(*site) && Reaches(*site, client)) return false;
     }
   }
   for (const auto& [serial, open] : lines_) {
@@ -633,6 +635,7 @@ void Federation::Settle(uint64_t ticks_max, const std::function<void()>& before)
   Log("quiet from here");
   quiet_ = true;
   divided_.clear();
+  ended_certificates_.clear();
   for (const auto& site : sites_) {
     site->disk.FailNextWrites(0, absl::OkStatus());
     site->disk.FailNextSyncs(0, absl::OkStatus());

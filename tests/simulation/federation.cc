@@ -426,6 +426,9 @@ void Federation::Dial(size_t number, size_t index) {
   accepts.authorize = [this, serial, table, watch](const node::Authorize& who,
                                                    storage::ReplicaId replica,
                                                    std::function<void(node::Authorized)> done) {
+    if (ended_certificates_.contains(who.node)) {
+      return done({absl::PermissionDeniedError("the certificate ended"), {}});
+    }
     for (const auto& known : sites_) {
       if (known->options.node != who.node || known->revoked) continue;
       std::set<storage::Scope> scopes;
@@ -442,7 +445,9 @@ void Federation::Dial(size_t number, size_t index) {
   accepts.ended = [table, serial](const absl::Status&, bool) { table->Ended(*serial); };
   const auto acceptor = hub.life->group->Make(std::move(accepts));
   *serial = acceptor->serial();
-  CHAPTER_CHECK(table->Add(acceptor).ok());
+  if (const absl::Status added = table->Add(acceptor, site.options.node); !added.ok()) {
+    return DialEnded(number, index, dial, added, false);
+  }
 
   SessionHostOptions dials;
   dials.name = hub.name;
@@ -974,6 +979,22 @@ void Federation::Isolate(size_t number, bool isolated) {
     const auto& at = open.watch->site;
     if (at[kInitiator] == number || at[kAcceptor] == number) open.line->Cut();
   }
+}
+
+void Federation::EndCertificate(size_t number) {
+  const storage::NodeId& node = sites_[number]->options.node;
+  Log(sites_[number]->name + "'s certificate ends");
+  ended_certificates_.insert(node);
+  for (const auto& hub : sites_) {
+    if (!hub->options.hub || hub->life == nullptr) continue;
+    hub->life->table->Stop(node, absl::PermissionDeniedError("the certificate ended"));
+    AfterTask(hub->number);
+  }
+}
+
+void Federation::JoinAgain(size_t number) {
+  if (ended_certificates_.erase(sites_[number]->options.node) == 0) return;
+  Log(sites_[number]->name + " joins again");
 }
 
 void Federation::Divide(size_t from, size_t to, bool divided) {

@@ -132,6 +132,10 @@ class Federation {
   bool DialAgain(size_t site);
   // Nothing connects to or from a site.
   void Isolate(size_t site, bool isolated);
+  // A node's certificate has ended, and those of all that have the same folder: hubs end what it
+  // has open, and take nothing of it until it has joined again. It works on.
+  void EndCertificate(size_t site);
+  void JoinAgain(size_t site);
   // Nor does `from` reach `to`, which it dials.
   void Divide(size_t from, size_t to, bool divided);
   // Schemas: an entity is taken from what a site knows, or all are known again.
@@ -296,6 +300,7 @@ class Federation {
   void CheckScope(const Watch& watch, size_t hub, const std::string& record);
   void CheckFeeds(size_t site);
   bool Reaches(const Site& site, const Client& client) const;
+  bool Admitted(const Site& site) const { return !ended_certificates_.contains(site.options.node); }
   uint64_t Waiting(const Site& site) const;
   bool Quiet() const;
   std::string Differences();
@@ -336,6 +341,7 @@ class Federation {
   Ledger ledger_;
   std::vector<std::unique_ptr<Site>> sites_;
   std::set<std::pair<size_t, size_t>> divided_;
+  std::set<storage::NodeId> ended_certificates_;
   struct OpenLine {
     std::shared_ptr<Line> line;
     std::shared_ptr<Watch> watch;
@@ -351,7 +357,7 @@ class Federation {
   std::map<std::string, std::set<std::string>> made_by_;
   bool quiet_ = false;            // all faults have ended
   bool past_changed_ = false;     // a computer was cloned, or went back
-  uint64_t last_message_ms_ = 0;  // that was no heartbeat
+  uint64_t last_message_ms_ = 0;  // that was no heartbeat, nor a try of one who is let in no more
 };
 
 }  // namespace chaptersync::simulation

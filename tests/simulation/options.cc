@@ -42,6 +42,8 @@ const char* FaultName(Fault fault) {
       return "switch-hub";
     case Fault::kHubUnreachable:
       return "hub-unreachable";
+    case Fault::kCertificateEnded:
+      return "certificate-ended";
     case Fault::kCrashBetweenEffects:
       return "crash-between-effects";
     case Fault::kCrashLosingUnsynced:

@@ -27,6 +27,7 @@ enum class Fault : uint8_t {
   kDuplicateSession,
   kSwitchHub,
   kHubUnreachable,
+  kCertificateEnded,  // the hubs take nothing of a node any more, until it joins again
   kCrashBetweenEffects,
   kCrashLosingUnsynced,
   kFailedWrite,

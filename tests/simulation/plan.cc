@@ -174,6 +174,7 @@ class Compiler {
   absl::StatusOr<Act> FailDisk(const Words& words);
   absl::StatusOr<Act> TellDropped(const Words& words);
   absl::StatusOr<Act> Revoke(const Words& words);
+  absl::StatusOr<Act> Certificate(const Words& words);
   absl::StatusOr<Act> Schema(const Words& words);
   absl::StatusOr<Act> Nonsense(const Words& words);
 
@@ -257,6 +258,8 @@ const std::vector<Compiler::Form>& Compiler::Commands() {
       {"fail-sync COMPUTER", &Compiler::FailDisk},
       {"tell HUB dropped NODE RECORD", &Compiler::TellDropped},
       {"revoke NODE", &Compiler::Revoke},
+      {"expire NODE", &Compiler::Certificate},
+      {"rejoin NODE", &Compiler::Certificate},
       {"schema COMPUTER older|newer", &Compiler::Schema},
       {"nonsense COMPUTER", &Compiler::Nonsense},
   };
@@ -645,6 +648,19 @@ absl::StatusOr<Act> Compiler::Revoke(const Words& words) {
   CHAPTER_RETURN_IF_ERROR(Kind(words[1], false));
   return Act([name = words[1]](Stage& stage) {
     stage.federation.Revoke(stage.At(name));
+    return absl::OkStatus();
+  });
+}
+
+absl::StatusOr<Act> Compiler::Certificate(const Words& words) {
+  CHAPTER_RETURN_IF_ERROR(Fits(words.size() == 2));
+  CHAPTER_RETURN_IF_ERROR(Kind(words[1], false));
+  return Act([name = words[1], ends = words[0] == "expire"](Stage& stage) {
+    if (ends) {
+      stage.federation.EndCertificate(stage.At(name));
+    } else {
+      stage.federation.JoinAgain(stage.At(name));
+    }
     return absl::OkStatus();
   });
 }

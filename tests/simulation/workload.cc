@@ -466,6 +466,14 @@ class Workload {
       }
       case Fault::kHubUnreachable:
         return Unreachable();
+      case Fault::kCertificateEnded: {
+        const auto site = UpNode();
+        if (!site) return false;
+        federation_.EndCertificate(*site);
+        federation_.scheduler().After(break_.Between(500, 60'000),
+                                      [this, site = *site] { federation_.JoinAgain(site); });
+        return true;
+      }
       case Fault::kCrashBetweenEffects: {
         const auto site = UpSite();
         if (!site) return false;

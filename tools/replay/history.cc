@@ -11,9 +11,9 @@
 #include "absl/strings/str_cat.h"
 #include "replay_record.pb.h"
 #include <nlohmann/json.hpp>
-#include <openssl/evp.h>
 
 #include "node/host/loopback.h"
+#include "storage/core/digest.h"
 #include "storage/core/record_codec.h"
 #include "storage/core/status.h"
 
@@ -48,11 +48,9 @@ class ReplayEnvironment : public storage::Environment {
 };
 
 storage::RecordId IdOf(const std::string& name) {
-  unsigned char digest[EVP_MAX_MD_SIZE];
-  unsigned int size = 0;
-  CHAPTER_CHECK(EVP_Digest(name.data(), name.size(), digest, &size, EVP_sha256(), nullptr) == 1);
+  const std::string digest = storage::Sha256(name);
   storage::RecordId id;
-  std::copy(digest, digest + id.bytes.size(), id.bytes.begin());
+  std::copy_n(digest.begin(), id.bytes.size(), id.bytes.begin());
   return id;
 }
 

@@ -4,10 +4,12 @@
 // the laws of the merge on random states, and scope rules.
 #include <random>
 
+#include "absl/strings/escaping.h"
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "storage/core/clock.h"
+#include "storage/core/digest.h"
 #include "storage/core/limits.h"
 #include "storage/core/merge.h"
 #include "storage/core/record_codec.h"
@@ -40,6 +42,13 @@ TEST(HybridClock, ObservingDoesNotTick) {
 TEST(HybridClock, AWallClockBeyond48BitsIsCapped) {
   HybridClock clock;
   EXPECT_EQ(clock.Tick(UINT64_MAX).wall_ms(), kWallMsMax);
+}
+
+TEST(Digest, IsSha256) {
+  // FIPS 180-2, appendix B.1.
+  EXPECT_EQ(absl::BytesToHexString(Sha256("abc")),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  EXPECT_EQ(Sha256("").size(), 32u);
 }
 
 TEST(RecordIdText, RoundTripsAndRefuses) {
