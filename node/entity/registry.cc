@@ -347,7 +347,12 @@ const EntityRegistry& BuiltinEntities() {
 
 std::map<storage::EntityNumber, storage::EntityRule> StorageRules(const EntityRegistry& registry) {
   std::map<storage::EntityNumber, storage::EntityRule> rules;
-  for (const EntityType& type : registry.types()) rules[type.number] = type.rule;
+  for (const EntityType& type : registry.types()) {
+    storage::EntityRule& rule = rules[type.number] = type.rule;
+    rule.readable = [&type](const storage::CellPath& path, const std::string& value) {
+      return ComposeCell(type, path, value).ok();
+    };
+  }
   return rules;
 }
 

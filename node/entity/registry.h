@@ -77,7 +77,7 @@ class EntityRegistry {
 // What this program is built with.
 const EntityRegistry& BuiltinEntities();
 
-// What storage needs to know of the entities.
+// What storage needs to know of the entities. The registry outlives the rules.
 std::map<storage::EntityNumber, storage::EntityRule> StorageRules(const EntityRegistry& registry);
 
 }  // namespace chaptersync::node

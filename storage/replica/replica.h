@@ -54,6 +54,9 @@ struct EntityRule {
   // Fields that only headquarters writes; every field where `headquarters_only`.
   std::set<uint32_t> headquarters_fields;
   bool headquarters_only = false;
+  // Whether these bytes are a value of the field, or the field is one that the schema does not know.
+  // Null: any are. A hub refuses others: nobody could read the record any more.
+  std::function<bool(const CellPath& path, const std::string& value)> readable;
 };
 
 struct ReplicaOptions {
@@ -423,6 +426,8 @@ class Replica {
   std::vector<std::string> damage_ ABSL_GUARDED_BY(mutex_);
   size_t conflicts_found_ ABSL_GUARDED_BY(mutex_) = 0;
   bool identity_changes_ ABSL_GUARDED_BY(mutex_) = false;
+  // In the Apply under way: the times of writes that were stamped again, each once.
+  std::set<HybridTime> renamed_to_ ABSL_GUARDED_BY(mutex_);
 
   mutable absl::Mutex durable_mutex_;
   Sequence durable_sequence_ ABSL_GUARDED_BY(durable_mutex_);

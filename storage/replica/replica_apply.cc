@@ -35,6 +35,22 @@ bool ReturnedUnheard(const RecordMeta& meta, const ApplyRequest& request) {
   });
 }
 
+absl::Status CheckReadable(const EntityRule& rule, const RecordKey& key, const Record& state) {
+  if (rule.readable == nullptr) return absl::OkStatus();
+  const auto check = [&](const CellPath& path, const std::optional<std::string>& value) {
+    if (!value || path.existence() || rule.readable(path, *value)) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        absl::StrCat("field ", path.field, path.map_key ? ", an entry of it," : "", " of record ",
+                     key.id.ToString(), " holds ", value->size(), " bytes that are no value of it"));
+  };
+  for (const Cell& cell : state.cells) CHAPTER_RETURN_IF_ERROR(check(cell.path, cell.value));
+  for (const ConflictEntry& entry : state.conflicts) {
+    CHAPTER_RETURN_IF_ERROR(check(entry.path, entry.lost_value));
+    CHAPTER_RETURN_IF_ERROR(check(entry.path, entry.current_value));
+  }
+  return absl::OkStatus();
+}
+
 // The chapter's scope among a node's.
 const Scope* ChapterScope(const PeerIdentity& peer) {
   for (const Scope& scope : peer.scopes) {
@@ -53,6 +69,7 @@ absl::Status Replica::Admit(const PeerIdentity& peer, const RecordKey& key,
     return absl::InvalidArgumentError(
         absl::StrCat("entity ", key.entity.value, " is not known to the hub"));
   }
+  CHAPTER_RETURN_IF_ERROR(CheckReadable(rule->second, key, update.state));
   for (const Cell& cell : update.state.cells) {
     if (!SameLineage(cell.version.replica, peer.replica)) continue;
     const Cell* held = current == nullptr ? nullptr : current->record.Find(cell.path);
@@ -412,14 +429,13 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
   transaction.Note(acknowledged.status());
   const HybridTime known_elsewhere = acknowledged.value_or(HybridTime{});
   std::map<Version, Version> renamed;
-  std::set<HybridTime> used;
   for (const Cell& cell : later.state.cells) {
     const Version& version = cell.version;
     if (!taken_out.contains(version.replica) || version.time <= known_elsewhere) continue;
     const auto [it, fresh] = renamed.try_emplace(version);
     if (!fresh) continue;
     HybridTime time = version.time;
-    while (!used.insert(time).second) ++time.ticks;
+    while (!renamed_to_.insert(time).second) ++time.ticks;
     it->second = {time, identity_.replica};
   }
   const auto rename = [&](Version& version) {
@@ -545,6 +561,7 @@ absl::StatusOr<ApplyResult> Replica::Apply(const ApplyRequest& request) {
     damage_.clear();
     conflicts_found_ = 0;
     identity_changes_ = false;
+    renamed_to_.clear();
     absl::Cleanup undo = [this, before = identity_]()
                              ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { identity_ = before; };
     for (const InboundRecord& inbound : request.records) {

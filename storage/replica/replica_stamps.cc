@@ -273,6 +273,9 @@ absl::Status Replica::StampAgain(Transaction& transaction, Sequence after,
       rename(entry.lost_version);
       rename(entry.current_version);
       record.seen.Advance(entry.lost_version);
+      if (entry.lost_version.replica == identity_.replica) {
+        NoteStamp(transaction, key, entry.lost_version);
+      }
       stays(entry.lost_version);
       for (SettlementEntry& s : entry.settlements) {
         rename(s.version);

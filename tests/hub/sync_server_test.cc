@@ -438,6 +438,38 @@ TEST_F(SyncServerTest, MalformedMessagesEndTheStreamAndNothingElse) {
   EXPECT_EQ(stream.Finish().error_code(), grpc::StatusCode::INVALID_ARGUMENT);
 }
 
+TEST_F(SyncServerTest, AValueThatNobodyCouldReadIsRefusedByItself) {
+  TestNode italy(italy_, server().address(), Enrol(italy_));
+  const node::EntityType& members = **node::BuiltinEntities().GetByNoun("members");
+  const auto field = [&](const char* name) {
+    return static_cast<uint32_t>(members.descriptor->FindFieldByName(name)->number());
+  };
+  storage::LocalWrite good{.key = {members.number, {}}, .actor = "officer"};
+  good.key.id.bytes[0] = 1;
+  good.cells = {{{field("chapter"), {}}, node::WireText(field("chapter"), "italy")}};
+  std::vector<storage::LocalWrite> bad(4, good);
+  // Bytes that end early, another field's, an entry where there is no map, and no UTF-8.
+  bad[0].cells.push_back({{field("employer"), {}}, "\x3a\x7f"});
+  bad[1].cells.push_back({{field("employer"), {}}, node::WireText(field("notes"), "x")});
+  bad[2].cells.push_back({{field("employer"), "x"}, "x"});
+  bad[3].cells.push_back({{field("employer"), {}}, node::WireText(field("employer"), "\xff")});
+  for (uint8_t i = 0; i < bad.size(); ++i) bad[i].key.id.bytes[0] = static_cast<uint8_t>(2 + i);
+  // A later schema's.
+  good.cells.push_back({{5000, {}}, node::WireText(5000, "kept")});
+  std::vector<storage::LocalWrite> all = bad;
+  all.push_back(good);
+  ASSERT_TRUE(italy_.replica->Write(all).ok());
+  ASSERT_TRUE(italy.SyncNow().ok());
+  ASSERT_TRUE(Eventually([&] { return italy_.replica->ListRefused(0, 100)->size() == 4; }));
+  for (const storage::RefusedWrite& refused : *italy_.replica->ListRefused(0, 100)) {
+    EXPECT_THAT(refused.reason, HasSubstr("no value of it"));
+  }
+  for (const storage::LocalWrite& write : bad) EXPECT_FALSE(hub_.replica->Read(write.key).ok());
+  const auto held = hub_.replica->Read(good.key);
+  ASSERT_TRUE(held.ok()) << held.status();
+  EXPECT_NE(held->record.Find({5000, {}}), nullptr);
+}
+
 TEST_F(SyncServerTest, AMessageThatIsTooLargeIsRefused) {
   const node::TlsIdentity identity = Enrol(italy_);
   RawStream stream(server().address(), identity);

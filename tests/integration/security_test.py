@@ -18,6 +18,7 @@ import struct
 import subprocess
 import time
 import unittest
+import uuid
 import zlib
 from typing import Any, Dict, List, Tuple
 
@@ -184,6 +185,45 @@ class SecurityTest(StrangerTest):
         welcome = self.stranger(thief, "hello", toronto)
         self.assertEqual(welcome["code"], OK)
         self.assertEqual(sorted(welcome["scopes"]), ["chapter/toronto", "global"])
+        self.works_on()
+
+    # --- What a node pushes with its own certificate. ---
+
+    def push(self, name: str, **what: Any) -> Dict[str, Any]:
+        """What a session with a node's certificate was answered that pushed a member."""
+        identity = self.file(name, "identity.pem")
+        return self.stranger(identity, "push", json.dumps({"node": self.node_id(name), "member": str(uuid.uuid4()), **what}))
+
+    def test_pushes_that_are_not_a_nodes_to_make(self) -> None:
+        italy = self.federation.row("italy", "status")["replica"]
+        self.federation.make_node("toronto", "toronto")
+        self.federation.must("toronto", "sync", "now", "--timeout", "30s")
+        toronto = self.federation.row("toronto", "status")["replica"]
+        self.federation.daemons["toronto"].stop()
+        mine = "00000000" + toronto[:8]
+        chapter, degree, employer = "6", "2/first", "7"
+        # What is its own is taken, so that the test shows something.
+        member = str(uuid.uuid4())
+        good = self.push("toronto", replica=mine, member=member, fields={chapter: "toronto", employer: "Own Ltd"})
+        self.assertEqual((good["code"], good["refused"], good["stored"]), (OK, [], 1), good)
+        self.assertEqual(self.get("hq", "members", member)["employer"], "Own Ltd")
+        # Another node's replica id.
+        stolen = self.push("toronto", replica=italy, fields={chapter: "toronto"})
+        self.assertEqual(stolen["code"], DENIED, stolen)
+        self.assertIn("another node's", stolen["message"])
+        # A field that only headquarters writes, of its own member.
+        refused = self.push("toronto", replica=mine, member=member, fields={degree: "PhD"})
+        self.assertEqual([one["reason"] for one in refused["refused"]], ["REFUSAL_REASON_RIGHTS"], refused)
+        self.assertIn("headquarters only", refused["refused"][0]["message"])
+        self.assertNotIn("first", self.get("hq", "members", member).get("degrees", {}))
+        # What nobody could read: a text under a key, in a field that is no map.
+        broken = self.push("toronto", replica=mine, member=member, fields={employer + "/x": "?"})
+        self.assertEqual([one["reason"] for one in broken["refused"]], ["REFUSAL_REASON_MALFORMED"], broken)
+        self.assertEqual(self.get("hq", "members", member)["employer"], "Own Ltd")
+        # A stamp of two days ahead wins nothing: nothing of it is taken.
+        ahead = self.push("toronto", replica=mine, member=member, ahead_ms=2 * DAY_MS, fields={employer: "Ahead Ltd"})
+        self.assertNotEqual(ahead["code"], OK, ahead)
+        self.assertEqual(self.get("hq", "members", member)["employer"], "Own Ltd")
         self.works_on()
 
     def test_another_authority(self) -> None:

@@ -5,12 +5,14 @@
 //
 //   stranger HUB AUTHORITY IDENTITY hello NODE     a session whose Hello names this node
 //   stranger HUB AUTHORITY IDENTITY hub NODE       the same, as a hub
+//   stranger HUB AUTHORITY IDENTITY push JSON      a session that pushes one member, see Push
 //   stranger HUB AUTHORITY IDENTITY renew          asks for a new certificate
 //   stranger HUB AUTHORITY IDENTITY guess COUNT    so many wrong invitations, one after another
 //   stranger HUB AUTHORITY IDENTITY hold COUNT     so many calls at once in which nothing is sent
 //
 // HUB is HOST:PORT; AUTHORITY and IDENTITY are files as in a data folder, and an identity of
 // "-" is none.
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -27,9 +29,12 @@
 
 #include "chaptersync/v1/enrolment.grpc.pb.h"
 #include "chaptersync/v1/sync.grpc.pb.h"
+#include "node/entity/registry.h"
 #include "node/session/limits.h"
+#include "node/session/wire.h"
 #include "node/sync/one_request.h"
 #include "node/sync/tls_credentials.h"
+#include "storage/core/record_codec.h"
 
 namespace chaptersync {
 namespace {
@@ -56,26 +61,98 @@ nlohmann::json Answer(const grpc::Status& status) {
   return {{"code", static_cast<int>(status.error_code())}, {"message", status.error_message()}};
 }
 
+uint64_t NowMs() {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  return static_cast<uint64_t>(
+      std::chrono::duration_cast<std::chrono::milliseconds>(now).count());
+}
+
+v1::SessionRequest HelloOf(const std::string& node, uint64_t replica, bool hub) {
+  v1::SessionRequest request;
+  v1::Hello& hello = *request.mutable_message()->mutable_hello();
+  hello.set_version_min(node::kVersionMin);
+  hello.set_version_max(node::kVersionMax);
+  hello.set_replica(replica);
+  hello.set_epoch(1);
+  hello.set_node(absl::HexStringToBytes(node));
+  hello.set_hub(hub);
+  return request;
+}
+
 int Hello(const std::shared_ptr<grpc::Channel>& channel, const std::string& node, bool hub) {
   const auto stub = v1::ReplicationService::NewStub(channel);
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + kPatience);
   const auto stream = stub->Session(&context);
-  v1::SessionRequest request;
-  v1::Hello& hello = *request.mutable_message()->mutable_hello();
-  hello.set_version_min(node::kVersionMin);
-  hello.set_version_max(node::kVersionMax);
-  hello.set_replica(0x1234567800000001);
-  hello.set_epoch(1);
-  hello.set_node(absl::HexStringToBytes(node));
-  hello.set_hub(hub);
-  hello.set_session(7);
+  v1::SessionRequest request = HelloOf(node, 0x1234567800000001, hub);
+  request.mutable_message()->mutable_hello()->set_session(7);
   stream->Write(request);
   v1::SessionResponse response;
   if (stream->Read(&response)) {
     nlohmann::json scopes = nlohmann::json::array();
     for (const std::string& scope : response.message().welcome().scopes()) scopes.push_back(scope);
     return Print({{"code", 0}, {"welcome", response.message().has_welcome()}, {"scopes", scopes}});
+  }
+  return Print(Answer(stream->Finish()));
+}
+
+// A member as a whole, in a session of its own. `what` has "node" and "replica" (hexadecimal
+// digits), "member" (a UUID), "fields" (text by number, or by number/key), and, or not, "ahead_ms".
+// Printed: "refused", the refusals with reason and message, and "stored", how far the hub said that
+// it has the feed, once it has said either; or how the stream ended.
+int Push(const std::shared_ptr<grpc::Channel>& channel, const nlohmann::json& what) {
+  const auto stub = v1::ReplicationService::NewStub(channel);
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + kPatience);
+  const auto stream = stub->Session(&context);
+  const storage::ReplicaId replica{
+      std::stoull(what.at("replica").get<std::string>(), nullptr, 16)};
+  stream->Write(HelloOf(what.at("node"), replica.value, false));
+  v1::SessionResponse response;
+  if (!stream->Read(&response)) return Print(Answer(stream->Finish()));
+  const v1::Welcome welcome = response.message().welcome();
+
+  const node::EntityType* type = *node::BuiltinEntities().GetByNoun("members");
+  const auto id = storage::RecordId::Parse(what.at("member").get<std::string>());
+  if (!id.ok()) return Fail(id.status().ToString());
+  const storage::Version version{
+      storage::HybridTime::FromWall(NowMs() + what.value("ahead_ms", uint64_t{0})), replica};
+  storage::RecordUpdate update;
+  for (const auto& [field, text] : what.at("fields").items()) {
+    const size_t slash = std::min(field.find('/'), field.size());
+    const auto number = static_cast<uint32_t>(std::stoul(field.substr(0, slash)));
+    std::string value;
+    storage::AppendVarint(uint64_t{number} * 8 + 2, value);  // a field of text on the wire
+    storage::AppendString(text.get<std::string>(), value);
+    storage::Cell& cell = update.state.cells.emplace_back();
+    cell.path.field = number;
+    if (slash < field.size()) cell.path.map_key = field.substr(slash + 1);
+    cell.version = version;
+    cell.actor = "stranger";
+    cell.value = value;
+  }
+  update.state.seen.Advance(version);
+  storage::FeedItem item;
+  item.sequence = {welcome.cursor().sequence() + 1};
+  item.key = storage::RecordKey{type->number, *id};
+  item.update = storage::EncodeUpdate(update);
+  v1::SessionRequest request;
+  v1::Changes& changes = *request.mutable_message()->mutable_changes();
+  changes.set_scope("*");
+  changes.set_previous(welcome.cursor().sequence());
+  changes.set_last(item.sequence.value);
+  changes.set_mark(1);
+  node::PackRecords({&item}, changes);
+  stream->Write(request);
+  while (stream->Read(&response)) {
+    const v1::Stored& stored = response.message().stored();
+    if (stored.refused().empty() && stored.through() < item.sequence.value) continue;
+    nlohmann::json refused = nlohmann::json::array();
+    for (const v1::Refusal& one : stored.refused()) {
+      refused.push_back({{"reason", v1::RefusalReason_Name(one.reason())},
+                         {"message", one.message()}});
+    }
+    return Print({{"code", 0}, {"stored", stored.through()}, {"refused", refused}});
   }
   return Print(Answer(stream->Finish()));
 }
@@ -173,6 +250,7 @@ int Main(int argc, char** argv) {
   }
   const auto channel = grpc::CreateChannel(argv[1], credentials);
   if (command == "hello" || command == "hub") return Hello(channel, argument, command == "hub");
+  if (command == "push") return Push(channel, nlohmann::json::parse(argument));
   if (command == "renew") return Renew(channel, identity);
   if (command == "hold") return Hold(argv[1], credentials, std::atoi(argument.c_str()));
   if (command == "guess") return Guess(channel, std::atoi(argument.c_str()));
