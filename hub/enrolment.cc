@@ -5,10 +5,11 @@
 //
 //   invitation/<SHA-256 of code>  chapter, expires (seconds), used_by, revoked (seconds)
 //   node/<id>                     chapter, name, joined_ms, code, met, keys (that count),
-//                                 certificate_end (seconds), revoked (seconds)
+//                                 certificate_end, ends_max, revoked (seconds)
 #include "hub/enrolment.h"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/escaping.h"
@@ -133,6 +134,10 @@ absl::StatusOr<Enrolment::Known> Enrolment::Decode(const std::string& key,
                .code = TextOf(value, "code"),
                .met = NumberOf(value, "met") != 0,
                .keys = ListOf(value, "keys"),
+               // Where that cannot be read no certificate is taken for a later one.
+               .ends_max = value.contains("ends_max") && value["ends_max"].is_number_integer()
+                               ? NumberOf(value, "ends_max")
+                               : std::numeric_limits<int64_t>::max(),
                .renewed_over = ""};
 }
 
@@ -144,6 +149,7 @@ std::string Enrolment::Encode(const Known& known) {
                      {"met", known.met ? 1 : 0},
                      {"keys", known.keys},
                      {"certificate_end", known.facts.certificate_end},
+                     {"ends_max", known.ends_max},
                      {"revoked", known.facts.revoked}});
 }
 
@@ -274,7 +280,7 @@ absl::StatusOr<v1::EnrolResponse> Enrolment::EnrolLocked(const v1::EnrolRequest&
   auto invitation = ParseJson(invitation_key, *text);
   CHAPTER_RETURN_IF_ERROR(invitation.status());
   const int64_t now = NowSeconds();
-  if (RevokedOf(*invitation) != 0) {
+  if (RevokedOf(*invitation) != 0 || void_chapters_.contains(TextOf(*invitation, "chapter"))) {
     return absl::PermissionDeniedError("the invitation was revoked");
   }
   if (NumberOf(*invitation, "expires") <= now) {
@@ -288,31 +294,32 @@ absl::StatusOr<v1::EnrolResponse> Enrolment::EnrolLocked(const v1::EnrolRequest&
   auto known = Find(node);
   if (!known.ok() && !absl::IsNotFound(known.status())) return known.status();
   const std::string used_by = TextOf(*invitation, "used_by");
-  if (!used_by.empty()) {
-    // Only whose answer was lost may come again.
-    const bool again =
-        used_by == node.ToString() && known.ok() && known->code == code_hash && !known->met;
-    if (!again) return absl::PermissionDeniedError("the invitation was used already");
-  } else if (known.ok()) {
-    CHAPTER_RETURN_IF_ERROR(CheckJoinsAgain(request, chapter, *known));
+  // Only whose answer was lost may come again.
+  const bool again =
+      used_by == node.ToString() && known.ok() && known->code == code_hash && !known->met;
+  if (!used_by.empty() && !again) {
+    return absl::PermissionDeniedError("the invitation was used already");
   }
+  if (known.ok()) CHAPTER_RETURN_IF_ERROR(CheckJoinsAgain(request, chapter, *known));
   CHAPTER_ASSIGN_OR_RETURN(const std::string key_hash, node::KeyHashOfRequest(request.request()));
   CHAPTER_ASSIGN_OR_RETURN(
       std::string chain,
       authority_.Certify(request.request(), NameOf(node, chapter), now, certificate_seconds_));
   (*invitation)["used_by"] = node.ToString();
   const uint64_t joined_ms = known.ok() ? known->facts.joined_ms : environment_.NowMs();
-  CHAPTER_RETURN_IF_ERROR(Keep({.facts = {.node = node,
-                                          .chapter = chapter,
-                                          .name = request.name(),
-                                          .joined_ms = joined_ms,
-                                          .certificate_end = now + certificate_seconds_,
-                                          .revoked = 0},
-                                .code = code_hash,
-                                .met = false,
-                                .keys = {key_hash},
-                                .renewed_over = ""},
-                               {{invitation_key, TextOfJson(*invitation)}}));
+  CHAPTER_RETURN_IF_ERROR(
+      Keep({.facts = {.node = node,
+                      .chapter = chapter,
+                      .name = request.name(),
+                      .joined_ms = joined_ms,
+                      .certificate_end = now + certificate_seconds_,
+                      .revoked = 0},
+            .code = code_hash,
+            .met = false,
+            .keys = {key_hash},
+            .ends_max = std::max(known.ok() ? known->ends_max : 0, now + certificate_seconds_),
+            .renewed_over = ""},
+           {{invitation_key, TextOfJson(*invitation)}}));
   v1::EnrolResponse response;
   response.set_chapter(chapter);
   response.set_federation(federation_);
@@ -373,6 +380,7 @@ absl::StatusOr<v1::RenewResponse> Enrolment::Renew(const node::CertificateFacts&
   known.renewed_over = FindGoingOn(shown).ok() ? shown.key_hash : "";
   known.keys = {latest.key_hash, key_hash};
   known.facts.certificate_end = now + certificate_seconds_;
+  known.ends_max = std::max(known.ends_max, known.facts.certificate_end);
   CHAPTER_RETURN_IF_ERROR(Keep(known));
   v1::RenewResponse response;
   response.set_chain(std::move(chain));
@@ -380,7 +388,7 @@ absl::StatusOr<v1::RenewResponse> Enrolment::Renew(const node::CertificateFacts&
 }
 
 bool Enrolment::Counts(const Known& known, const node::CertificateFacts& shown) {
-  return Contains(known.keys, shown.key_hash) || shown.not_after > known.facts.certificate_end;
+  return Contains(known.keys, shown.key_hash) || shown.not_after > known.ends_max;
 }
 
 absl::StatusOr<Enrolment::Known> Enrolment::Find(const NodeId& node) const {
@@ -449,6 +457,7 @@ absl::StatusOr<EnrolledNode> Enrolment::Admit(const node::CertificateFacts& show
     known.keys = alone;
     known.renewed_over.clear();
     known.facts.certificate_end = std::max(known.facts.certificate_end, shown.not_after);
+    known.ends_max = std::max(known.ends_max, shown.not_after);
   }
   CHAPTER_RETURN_IF_ERROR(Keep(known));
   return known.facts;
@@ -461,7 +470,7 @@ absl::StatusOr<size_t> Enrolment::RevokeNode(const NodeId& node) {
   Revoke(known, changes);
   CHAPTER_ASSIGN_OR_RETURN(const EndedInvitations ended,
                            EndInvitations(known.facts.chapter, changes));
-  CHAPTER_RETURN_IF_ERROR(replica_.PutSettings(changes));
+  CHAPTER_RETURN_IF_ERROR(PutRevoked(known.facts.chapter, changes));
   return ended.open;
 }
 
@@ -471,6 +480,14 @@ void Enrolment::Revoke(Known known, Changes& changes) {
   changes[NodeKey(known.facts.node)] = Encode(known);
   absl::MutexLock lock(&known_mutex_);
   known_[known.facts.node] = std::move(known);
+}
+
+// What the disk does not take holds all the same, until the hub ends.
+absl::Status Enrolment::PutRevoked(const std::string& chapter, const Changes& changes) {
+  void_chapters_.insert(chapter);
+  CHAPTER_RETURN_IF_ERROR(replica_.PutSettings(changes));
+  void_chapters_.erase(chapter);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<Enrolment::EndedInvitations> Enrolment::EndInvitations(const std::string& chapter,
@@ -507,7 +524,7 @@ absl::StatusOr<Enrolment::RevokedChapter> Enrolment::RevokeChapter(const std::st
     return absl::NotFoundError(
         absl::StrCat("chapter '", chapter, "' has neither a computer nor an invitation"));
   }
-  CHAPTER_RETURN_IF_ERROR(replica_.PutSettings(changes));
+  CHAPTER_RETURN_IF_ERROR(PutRevoked(chapter, changes));
   return revoked;
 }
 

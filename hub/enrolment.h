@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -64,17 +65,18 @@ class Enrolment {
 
   // Lets a node in. PERMISSION_DENIED where the code is not known, used, revoked, for
   // another chapter, or past its end; RESOURCE_EXHAUSTED where `guesser` was wrong too often.
-  // The node that used a code may come again with it, and gets a new certificate, until
-  // its first session: a lost answer does no harm. One that has joined before may come with
-  // another invitation of its chapter, made after it was revoked if it was, and prove a key
-  // that was certified for it, whenever: so it goes on where its certificate has ended. From then
-  // on only its new key counts, and what others have begun ends.
+  // The node that used a code may come again with it, and prove the key that it asked with, and
+  // gets a new certificate, until its first session: a lost answer does no harm. One that has
+  // joined before may come with another invitation of its chapter, made after it was revoked if it
+  // was, and prove a key that was certified for it, whenever: so it goes on where its certificate
+  // has ended. From then on only its new key counts, and what others have begun ends.
   absl::StatusOr<v1::EnrolResponse> Enrol(const v1::EnrolRequest& request,
                                           const std::string& guesser);
 
   // A new certificate for whom the one names that the connection has shown, and the request proves;
-  // the key of the latter counts as well until the next, since the answer can be lost.
-  // PERMISSION_DENIED as in CheckBegins; RESOURCE_EXHAUSTED within kRenewSecondsMin of the last.
+  // the key of the latter counts as well until the new one has begun a session, since the answer
+  // can be lost. PERMISSION_DENIED as in CheckBegins; RESOURCE_EXHAUSTED within kRenewSecondsMin of
+  // the last.
   absl::StatusOr<v1::RenewResponse> Renew(const node::CertificateFacts& shown,
                                           const v1::RenewRequest& request);
 
@@ -117,6 +119,7 @@ class Enrolment {
     std::string code;               // the hash of the one that it joined with
     bool met = false;               // a session has begun since
     std::vector<std::string> keys;  // hashes of those that count; the last is the latest one's
+    int64_t ends_max = 0;           // of all certificates known that it has had, seconds since 1970
     std::string renewed_over;       // the key that the connection of the latest renewal had shown
   };
   static absl::StatusOr<Known> Decode(const std::string& key, const std::string& text);
@@ -145,6 +148,8 @@ class Enrolment {
   };
   absl::StatusOr<EndedInvitations> EndInvitations(const std::string& chapter, Changes& changes)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status PutRevoked(const std::string& chapter, const Changes& changes)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status Load() ABSL_EXCLUSIVE_LOCKS_REQUIRED(known_mutex_);
   absl::Status CheckJoinsAgain(const v1::EnrolRequest& request, const std::string& chapter,
                                const Known& known) const;
@@ -161,6 +166,8 @@ class Enrolment {
   mutable absl::Mutex known_mutex_ ABSL_ACQUIRED_AFTER(mutex_);
   absl::Status loaded_ ABSL_GUARDED_BY(known_mutex_);
   std::map<storage::NodeId, Known> known_ ABSL_GUARDED_BY(known_mutex_);
+  // Chapters whose invitations are void, and the disk has not taken it.
+  std::set<std::string> void_chapters_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace chaptersync::hub

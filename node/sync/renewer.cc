@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A new key with each certificate: who has copied the old one has it for what is left of
-// the old one's life.
+// A new key with each certificate: what was copied of the folder before is worth nothing once the
+// new one has begun a session.
 #include "node/sync/renewer.h"
 
 #include <utility>

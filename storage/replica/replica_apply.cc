@@ -39,9 +39,9 @@ absl::Status CheckReadable(const EntityRule& rule, const RecordKey& key, const R
   if (rule.readable == nullptr) return absl::OkStatus();
   const auto check = [&](const CellPath& path, const std::optional<std::string>& value) {
     if (!value || path.existence() || rule.readable(path, *value)) return absl::OkStatus();
-    return absl::InvalidArgumentError(
-        absl::StrCat("field ", path.field, path.map_key ? ", an entry of it," : "", " of record ",
-                     key.id.ToString(), " holds ", value->size(), " bytes that are no value of it"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "field ", path.field, path.map_key ? ", an entry of it," : "", " of record ",
+        key.id.ToString(), " holds ", value->size(), " bytes that are no value of it"));
   };
   for (const Cell& cell : state.cells) CHAPTER_RETURN_IF_ERROR(check(cell.path, cell.value));
   for (const ConflictEntry& entry : state.conflicts) {

@@ -144,18 +144,16 @@ TEST_F(EnrolmentTest, AnInvitationLetsOneNodeIn) {
 
 TEST_F(EnrolmentTest, ALostAnswerDoesNoHarm) {
   const v1::Invitation invitation = Invite();
-  const auto lost = Enrol(invitation.code(), 7);
-  ASSERT_TRUE(lost.ok());
-  // It has not kept its key either.
-  const node::PrivateKey key = node::PrivateKey::Make();
-  const auto again = Enrol(Request(invitation.code(), 7, key));
+  ASSERT_TRUE(Enrol(invitation.code(), 7).ok());
+  // Who has read the invitation as well has not its key.
+  const node::PrivateKey strange = node::PrivateKey::Make();
+  ExpectDenied(Enrol(Request(invitation.code(), 7, strange)).status(), "joined already");
+  ExpectDenied(Enrol(Request(invitation.code(), 8, strange)).status(), "used already");
+  const auto again = EnrolAgain(invitation, 7, key_, key_);
   ASSERT_TRUE(again.ok()) << again.status();
-  ExpectDenied(enrolment_.Admit(Shown(lost->chain())).status(), "another certificate");
-  EXPECT_TRUE(enrolment_.CheckBegins(Shown(again->chain())).ok());
-  EXPECT_TRUE(Enrol(Request(invitation.code(), 7, key)).ok()) << "still";
   EXPECT_TRUE(enrolment_.Admit(Shown(again->chain())).ok());
   // From its first session on the invitation is spent for itself, too.
-  ExpectDenied(Enrol(invitation.code(), 7).status(), "used");
+  ExpectDenied(EnrolAgain(invitation, 7, key_, key_).status(), "used already");
   EXPECT_TRUE(enrolment_.Admit(Shown(again->chain())).ok());
 }
 
@@ -308,12 +306,35 @@ TEST_F(EnrolmentTest, AHubThatWasRestoredKnowsItsOwnCertificatesAgain) {
   ExpectDenied(later.CheckBegins(Shown(joined->chain())), "another certificate");
 }
 
+TEST_F(EnrolmentTest, ACopysKeyStaysOutAlsoWhereTheHubsClockWentBack) {
+  hub_.environment.ahead_ms = uint64_t{24} * 3600 * 1000;
+  const auto copied = Enrol(Invite().code(), 7);
+  ASSERT_TRUE(copied.ok());
+  ASSERT_TRUE(enrolment_.Admit(Shown(copied->chain())).ok());
+  hub_.environment.ahead_ms = 0;
+  ASSERT_TRUE(enrolment_.RevokeNode(Node(7)).ok());
+  const node::PrivateKey next = node::PrivateKey::Make();
+  const auto again = EnrolAgain(Invite(), 7, next, key_);
+  ASSERT_TRUE(again.ok()) << again.status();
+  // It ends later than the one that counts.
+  ASSERT_GT(Shown(copied->chain()).not_after, Shown(again->chain()).not_after);
+  ExpectDenied(enrolment_.CheckBegins(Shown(copied->chain())), "another certificate");
+  ExpectDenied(enrolment_.CheckGoesOn(Shown(copied->chain())), "another certificate");
+  EXPECT_TRUE(enrolment_.Admit(Shown(again->chain())).ok());
+  Enrolment later(*hub_.replica, hub_.environment, "Federation", hub_.authority);
+  ExpectDenied(later.CheckBegins(Shown(copied->chain())), "another certificate");
+}
+
 TEST_F(EnrolmentTest, ARevocationThatTheDiskDidNotTakeHoldsAndIsTakenTheNextTime) {
   const v1::Invitation sevens = Invite();
+  const v1::Invitation open = Invite();
   ASSERT_TRUE(Enrol(sevens.code(), 7).ok());
   hub_.engine.FailNextWrites(1, absl::ResourceExhaustedError("the disk is full"));
   EXPECT_FALSE(enrolment_.RevokeNode(Node(7)).ok());
   ExpectDenied(enrolment_.CheckGoesOn(Shown(7)), "revoked");
+  // Nor does an invitation let it in again meanwhile.
+  ExpectDenied(EnrolAgain(sevens, 7, key_, key_).status(), "was revoked");
+  ExpectDenied(EnrolAgain(open, 7, key_, key_).status(), "was revoked");
   EXPECT_TRUE(Enrolment(*hub_.replica, hub_.environment, "Federation", hub_.authority)
                   .CheckGoesOn(Shown(7))
                   .ok());
@@ -388,15 +409,35 @@ TEST_F(EnrolmentTest, WhoIsRevokedStaysOutUntilInvitedAnew) {
   ExpectDenied(enrolment_.Admit(Shown(seven->chain())).status(), "another certificate");
 }
 
-TEST_F(EnrolmentTest, WhatCannotBeReadWasRevoked) {
-  ASSERT_TRUE(Enrol(Invite().code(), 7).ok());
+TEST_F(EnrolmentTest, WhatCannotBeReadLetsNobodyIn) {
+  const auto joined = Enrol(Invite().code(), 7);
+  ASSERT_TRUE(joined.ok());
   const std::string key = "node/" + Node(7).ToString();
-  std::string text = *hub_.replica->GetSetting(key);
-  const size_t at = text.find("\"revoked\":0");
-  ASSERT_NE(at, std::string::npos) << text;
-  ASSERT_TRUE(hub_.replica->PutSetting(key, text.replace(at, 11, "\"revoked\":\"?\"")).ok());
-  Enrolment later(*hub_.replica, hub_.environment, "Federation", hub_.authority);
-  ExpectDenied(later.CheckGoesOn(Shown(7)), "revoked");
+  const std::string text = *hub_.replica->GetSetting(key);
+  const auto with = [&](const std::string& name, const std::string& other) {
+    std::string damaged = text;
+    const size_t at = damaged.find('"' + name + "\":");
+    EXPECT_NE(at, std::string::npos) << text;
+    EXPECT_TRUE(hub_.replica->PutSetting(key, damaged.replace(at + 1, name.size(), other)).ok());
+    return Enrolment(*hub_.replica, hub_.environment, "Federation", hub_.authority)
+        .CheckBegins(Shown(joined->chain()));
+  };
+  EXPECT_TRUE(with("name", "name").ok());
+  ExpectDenied(with("keys", "?"), "another certificate");
+  // Where the end of the latest cannot be read, none is taken for a later one.
+  const node::CertificateFacts strange = Shown(7, node::PrivateKey::Make(), 600);
+  ExpectDenied(enrolment_.CheckBegins(Shown(7, node::PrivateKey::Make())), "another certificate");
+  EXPECT_TRUE(enrolment_.CheckBegins(strange).ok()) << "ends later: the hub was restored";
+  EXPECT_TRUE(with("ends_max", "?").ok()) << "its own key counts";
+  ExpectDenied(
+      Enrolment(*hub_.replica, hub_.environment, "Federation", hub_.authority).CheckBegins(strange),
+      "another certificate");
+  std::string revoked = text;
+  revoked.replace(revoked.find("\"revoked\":0"), 11, "\"revoked\":\"?\"");
+  ASSERT_TRUE(hub_.replica->PutSetting(key, revoked).ok());
+  ExpectDenied(Enrolment(*hub_.replica, hub_.environment, "Federation", hub_.authority)
+                   .CheckGoesOn(Shown(joined->chain())),
+               "revoked");
 }
 
 TEST_F(EnrolmentTest, AChapterIsRevokedWithItsInvitations) {

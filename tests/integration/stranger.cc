@@ -63,8 +63,7 @@ nlohmann::json Answer(const grpc::Status& status) {
 
 uint64_t NowMs() {
   const auto now = std::chrono::system_clock::now().time_since_epoch();
-  return static_cast<uint64_t>(
-      std::chrono::duration_cast<std::chrono::milliseconds>(now).count());
+  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(now).count());
 }
 
 v1::SessionRequest HelloOf(const std::string& node, uint64_t replica, bool hub) {
@@ -105,8 +104,7 @@ int Push(const std::shared_ptr<grpc::Channel>& channel, const nlohmann::json& wh
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + kPatience);
   const auto stream = stub->Session(&context);
-  const storage::ReplicaId replica{
-      std::stoull(what.at("replica").get<std::string>(), nullptr, 16)};
+  const storage::ReplicaId replica{std::stoull(what.at("replica").get<std::string>(), nullptr, 16)};
   stream->Write(HelloOf(what.at("node"), replica.value, false));
   v1::SessionResponse response;
   if (!stream->Read(&response)) return Print(Answer(stream->Finish()));
@@ -149,8 +147,8 @@ int Push(const std::shared_ptr<grpc::Channel>& channel, const nlohmann::json& wh
     if (stored.refused().empty() && stored.through() < item.sequence.value) continue;
     nlohmann::json refused = nlohmann::json::array();
     for (const v1::Refusal& one : stored.refused()) {
-      refused.push_back({{"reason", v1::RefusalReason_Name(one.reason())},
-                         {"message", one.message()}});
+      refused.push_back(
+          {{"reason", v1::RefusalReason_Name(one.reason())}, {"message", one.message()}});
     }
     return Print({{"code", 0}, {"stored", stored.through()}, {"refused", refused}});
   }
