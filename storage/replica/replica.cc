@@ -23,6 +23,8 @@ namespace chaptersync::storage {
 namespace {
 
 constexpr uint8_t kFormatNumber = 1;
+// Fewer ids than this are no choice: computers that take one each would take the same.
+constexpr uint64_t kIdsApart = uint64_t{1} << 20;
 
 // For Planted::kFeedInAnotherBatch.
 absl::Status WriteFeedApart(Engine& engine, const WriteBatch& batch) {
@@ -271,17 +273,30 @@ absl::Status Replica::PlaceAnew(EntityNumber entity) {
 
 // The upper half of the id stays, so that what is stamped again under its old time keeps its
 // order among writes of the same time: whether a deletion stands may hang on it.
-ReplicaId Replica::NewId() {
+ReplicaId Replica::NewId(const IdRange& between) {
   constexpr uint64_t kLowerHalf = (uint64_t{1} << kLineageShift) - 1;
+  const uint64_t base = identity_.replica.value & ~kLowerHalf;
+  uint64_t first = std::max(between.above.value + 1, base);
+  uint64_t last = std::min(between.below.value - 1, base | kLowerHalf);
+  // Where there is next to no room it may be any: two computers must not take the same.
+  if (first > last || last - first < kIdsApart) {
+    first = base;
+    last = base | kLowerHalf;
+  }
   ReplicaId id = identity_.replica;
-  while (Own(id)) {
-    id = {(id.value & ~kLowerHalf) | (environment_.Random() & kLowerHalf) | 1};
+  while (Own(id) || id.value > last) {
+    id = {(first + environment_.Random() % (last - first + 1)) | 1};
   }
   return id;
 }
 
-void Replica::NewIdentity(bool new_epoch) {
-  identity_.replica = NewId();
+void IdRange::Keep(ReplicaId old, ReplicaId other) {
+  if (other < old) above = std::max(above, other);
+  if (old < other) below = std::min(below, other);
+}
+
+void Replica::NewIdentity(bool new_epoch, const IdRange& between) {
+  identity_.replica = NewId(between);
   identity_.last_stamp = {};
   // A snapshot with the program's memory goes back without a start.
   if (new_epoch && writer_ != ReplicaId{}) writer_ = NewId();
@@ -289,9 +304,9 @@ void Replica::NewIdentity(bool new_epoch) {
   identity_.own.push_back(identity_.replica);
 }
 
-void Replica::ChangeIdentity() {
+void Replica::ChangeIdentity(const IdRange& between) {
   if (std::exchange(identity_changes_, true)) return;
-  NewIdentity(false);
+  NewIdentity(false, between);
 }
 
 std::string Replica::EncodeIdentity() const {

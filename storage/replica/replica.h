@@ -146,6 +146,19 @@ struct ConflictRef {
   ConflictEntry entry;
 };
 
+// Where a new replica id is to be, between others. Where writes keep their times under it, they are
+// to stand to those of equal times as they did under the old one: a copy of the same folder, whose
+// ids are of the same lineage, often has stamped at the same time.
+struct IdRange {
+  ReplicaId above{0};
+  ReplicaId below{UINT64_MAX};
+  bool Contains(ReplicaId id) const { return above < id && id < below; }
+  // Narrows it: on the side of `other` on which `old` is.
+  void Keep(ReplicaId old, ReplicaId other);
+  // The same for every version of the record that shares its time with one of `old`.
+  void KeepOrder(const Record& record, const std::set<Version>& old);
+};
+
 class Replica {
  public:
   // Opens what `engine` holds, or begins a new replica where it is empty.
@@ -292,15 +305,16 @@ class Replica {
 
   uint64_t WallMs() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   bool Own(ReplicaId replica) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
-  void NewIdentity(bool new_epoch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void NewIdentity(bool new_epoch, const IdRange& between = {})
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // An id of the same lineage that was not used here.
-  ReplicaId NewId() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  ReplicaId NewId(const IdRange& between = {}) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Under which id versions are made.
   ReplicaId Writer() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
     return writer_ == ReplicaId{} ? identity_.replica : writer_;
   }
   // In the Apply under way: writes under a new id from here on.
-  void ChangeIdentity() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ChangeIdentity(const IdRange& between = {}) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::string EncodeIdentity() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   void PutIdentity(WriteBatch& batch) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   void PutState(WriteBatch& batch, Sequence last) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);

@@ -424,7 +424,16 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
   }
   // To have seen a later write of an id is to have seen all before it: what was refused
   // would count as replaced if it came back, from a backup or by way of another hub.
-  if (taken_out.contains(identity_.replica)) ChangeIdentity();
+  if (taken_out.contains(identity_.replica)) {
+    std::set<Version> old;
+    for (const Cell& cell : later.state.cells) {
+      if (cell.version.replica == identity_.replica) old.insert(cell.version);
+    }
+    IdRange between;
+    between.KeepOrder(held->record, old);
+    if (hub_state != nullptr) between.KeepOrder(hub_state->state, old);
+    ChangeIdentity(between);
+  }
   const auto acknowledged = HighestAcknowledged(*engine_.NewSnapshot(), hub.replica);
   transaction.Note(acknowledged.status());
   const HybridTime known_elsewhere = acknowledged.value_or(HybridTime{});

@@ -76,6 +76,22 @@ absl::StatusOr<bool> Replica::SendWaiting(const PeerIdentity& hub, HybridTime li
   return restart;
 }
 
+void IdRange::KeepOrder(const Record& record, const std::set<Version>& old) {
+  const auto look = [&](const Version& version) {
+    if (old.contains(version)) return;
+    const auto first = old.lower_bound({version.time, {}});
+    for (auto it = first; it != old.end() && it->time == version.time; ++it) {
+      Keep(it->replica, version.replica);
+    }
+  };
+  for (const Cell& cell : record.cells) look(cell.version);
+  for (const ConflictEntry& entry : record.conflicts) {
+    look(entry.lost_version);
+    look(entry.current_version);
+    for (const SettlementEntry& settlement : entry.settlements) look(settlement.version);
+  }
+}
+
 absl::StatusOr<Replica::AheadLimits> Replica::LimitsOf(const Snapshot& snapshot, ReplicaId hub,
                                                        HybridTime limit) const {
   // What a hub has acknowledged others may have seen, also what another hub was told and did not
@@ -243,6 +259,18 @@ absl::Status Replica::StampAgain(Transaction& transaction, Sequence after,
     if (!keep_times) clock_.Observe(std::max(kept, others.Highest()));
   }
   CHAPTER_RETURN_IF_ERROR(it->status());
+  if (keep_times) {
+    std::set<Version> old;
+    for (const auto& [version, where] : old_writes) old.insert(version);
+    IdRange between;
+    for (const RecordKey& key : touched) between.KeepOrder(transaction.Find(key)->record, old);
+    if (!between.Contains(identity_.replica)) {
+      identity_.own.pop_back();
+      identity_.replica = old_id;
+      identity_.replica = NewId(between);
+      identity_.own.push_back(identity_.replica);
+    }
+  }
   std::map<Version, Version> renamed;
   for (const auto& [version, where] : old_writes) {
     renamed[version] = {keep_times ? version.time : clock_.Tick(WallMs()), identity_.replica};
