@@ -46,6 +46,8 @@ absl::Status CheckReadable(const EntityRule& rule, const RecordKey& key, const R
   for (const Cell& cell : state.cells) CHAPTER_RETURN_IF_ERROR(check(cell.path, cell.value));
   for (const ConflictEntry& entry : state.conflicts) {
     CHAPTER_RETURN_IF_ERROR(check(entry.path, entry.lost_value));
+    // An edit may have lost to a deletion.
+    if (entry.current_value == DeletedValue() || entry.current_value == RestoredValue()) continue;
     CHAPTER_RETURN_IF_ERROR(check(entry.path, entry.current_value));
   }
   return absl::OkStatus();

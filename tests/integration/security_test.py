@@ -221,11 +221,12 @@ class SecurityTest(StrangerTest):
         self.assertIn("headquarters only", refused["refused"][0]["message"])
         self.assertNotIn("first", self.get("hq", "members", member).get("degrees", {}))
         # What nobody could read: a text under a key, in a field that is no map.
-        broken = self.push("toronto", replica=mine, member=member, fields={employer + "/x": "?"})
-        self.assertEqual([one["reason"] for one in broken["refused"]], ["REFUSAL_REASON_MALFORMED"], broken)
-        self.assertEqual(self.get("hq", "members", member)["employer"], "Own Ltd")
+        broken = str(uuid.uuid4())
+        refused = self.push("toronto", replica=mine, member=broken, fields={chapter: "toronto", employer + "/x": "?"})
+        self.assertEqual([one["reason"] for one in refused["refused"]], ["REFUSAL_REASON_MALFORMED"], refused)
+        self.assertNotEqual(self.federation.ctl("hq", "members", "get", broken)[0], 0)
         # A stamp of two days ahead wins nothing: nothing of it is taken.
-        ahead = self.push("toronto", replica=mine, member=member, ahead_ms=2 * DAY_MS, fields={employer: "Ahead Ltd"})
+        ahead = self.push("toronto", replica=mine, member=str(uuid.uuid4()), ahead_ms=2 * DAY_MS, fields={employer: "Ahead Ltd"})
         self.assertNotEqual(ahead["code"], OK, ahead)
         self.assertEqual(self.get("hq", "members", member)["employer"], "Own Ltd")
         self.works_on()

@@ -144,12 +144,14 @@ int Push(const std::shared_ptr<grpc::Channel>& channel, const nlohmann::json& wh
   stream->Write(request);
   while (stream->Read(&response)) {
     const v1::Stored& stored = response.message().stored();
-    if (stored.refused().empty() && stored.through() < item.sequence.value) continue;
     nlohmann::json refused = nlohmann::json::array();
     for (const v1::Refusal& one : stored.refused()) {
+      // Those of before come again, as nobody has noted them.
+      if (one.record().id() != node::ToProto(item.key).id()) continue;
       refused.push_back(
           {{"reason", v1::RefusalReason_Name(one.reason())}, {"message", one.message()}});
     }
+    if (refused.empty() && stored.through() < item.sequence.value) continue;
     return Print({{"code", 0}, {"stored", stored.through()}, {"refused", refused}});
   }
   return Print(Answer(stream->Finish()));
