@@ -484,7 +484,7 @@ class SecurityTest(StrangerTest):
         before = self.memory_peak_kb("hq", since_now=True)
         for path, identity in (("EnrolmentService/Enrol", ""), ("ReplicationService/Session", "italy")):
             with self.line_to_hub(identity) as line:
-                self.assertGreaterEqual(pour(line, f"/chaptersync.v1.{path}", len(packed), packed), len(packed))
+                self.assertGreater(pour(line, f"/chaptersync.v1.{path}", len(packed), packed), 0)
             grown = self.memory_peak_kb("hq") - before
             print(f"{path}: the hub had grown by {grown >> 10} MiB", flush=True)
             self.assertLess(grown, 256_000, "512 MiB were packed")
