@@ -461,7 +461,9 @@ TEST_F(SyncServerTest, AValueThatNobodyCouldReadIsRefusedByItself) {
   ASSERT_TRUE(italy_.replica->Write(all).ok());
   ASSERT_TRUE(italy.SyncNow().ok());
   ASSERT_TRUE(Eventually([&] { return italy_.replica->ListRefused(0, 100)->size() == 4; }));
-  for (const storage::RefusedWrite& refused : *italy_.replica->ListRefused(0, 100)) {
+  const auto refused_writes = italy_.replica->ListRefused(0, 100);
+  ASSERT_TRUE(refused_writes.ok()) << refused_writes.status();
+  for (const storage::RefusedWrite& refused : *refused_writes) {
     EXPECT_THAT(refused.reason, HasSubstr("no value of it"));
   }
   for (const storage::LocalWrite& write : bad) EXPECT_FALSE(hub_.replica->Read(write.key).ok());

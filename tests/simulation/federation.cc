@@ -189,6 +189,7 @@ size_t Federation::AddHub(const std::string& name, bool older_schema) {
   site->options.node.bytes[0] = 0xff;
   site->options.node.bytes[15] = static_cast<uint8_t>(sites_.size());
   const size_t number = AddSite(std::move(site));
+  ledger_.AddHub(number);
   Start(number);
   return number;
 }

@@ -637,7 +637,9 @@ std::vector<Ledger::End> Ledger::Endings(const std::string& name, const History&
         if (!best.how.empty() && how != nullptr) best.how = how;
       };
       // What replaced it stands for it. What was refused, or may be lost, does so only where
-      // nobody else had it: it must not take anything from others.
+      // nobody else had it: it must not take anything from others. What was hidden under an id
+      // that two used, after it had replaced this at a hub, does so all the same: it is its own
+      // loss that is allowed.
       std::vector<std::pair<size_t, const char*>> replacing;
       uint64_t others = write.held_at & ~revoked_;
       for (size_t other = number + 1; other < count; ++other) {
@@ -662,7 +664,11 @@ std::vector<Ledger::End> Ledger::Endings(const std::string& name, const History&
         }
       }
       for (const auto& [other, how] : replacing) {
-        if (ends[other].there || others == 0) take(ends[other], how);
+        const PlainWrite& by = history.writes[other];
+        const bool hidden = by.path == write.path &&
+                            excused_ids_.contains(by.stamp ? by.stamp->replica : by.replica) &&
+                            (by.held_at & hubs_ & ~write.back_at) != 0;
+        if (ends[other].there || others == 0 || hidden) take(ends[other], how);
       }
       for (const size_t other : EqualsOf(history, number)) take(ends[other], nullptr);
       if (rank(best) <= rank(ends[number])) continue;

@@ -121,6 +121,9 @@ class Ledger {
   void TakeOff(size_t site, const std::string& record, const std::string& path,
                const PlainValue& value);
 
+  // What a hub has replaced it replaces at whoever hears of it.
+  void AddHub(size_t site) { hubs_ |= uint64_t{1} << (site % 64); }
+
   // --- Faults that the design names. ---
 
   // What `site` observed is as it was when these were its records.
@@ -226,6 +229,7 @@ class Ledger {
   const std::function<void(const std::string&)> fail_;
   std::map<std::string, History> histories_;
   uint64_t revoked_ = 0;  // sites, a bit each
+  uint64_t hubs_ = 0;     // the same
   std::map<size_t, SiteMemory> memory_;
   bool hub_went_back_ = false;
   std::map<size_t, std::string> excused_sites_;

@@ -564,6 +564,31 @@ TEST_F(LedgerTest, AnIdThatTwoUsedUnseenIsExcused) {
   EXPECT_THAT(ledger_.losses_allowed(), ElementsAre(Pair("a clone", 1)));
 }
 
+// Site 2 has only what was replaced, and hears of the other's write under the id, which the hub
+// takes for one that has seen all of that id.
+TEST_F(LedgerTest, WhatAHubHadOfAnIdThatTwoUsedStandsForWhatItReplaced) {
+  ledger_.AddHub(0);
+  ledger_.Twins(1, 5);
+  ledger_.ExcuseWritesUnder(500, "a clone");
+  PlainRecords records;
+  for (const bool hub_had : {false, true}) {
+    const std::string record = hub_had ? "m2" : "m1";
+    const uint64_t time = hub_had ? 20 : 10;
+    PlainRecord one;
+    Write(At(3), one, kName, "w1;", time, record);
+    ledger_.Observe(0, record, one);
+    ledger_.Observe(2, record, one);
+    Write({1, 500}, one, kName, absl::StrCat("w2", record, ";"), time + 1, record);
+    if (hub_had) ledger_.Observe(0, record, one);
+    PlainRecord other;
+    Write({5, 500}, other, kName, absl::StrCat("w3", record, ";"), time + 2, record);
+    ledger_.Observe(0, record, other);
+    records[record] = other;
+  }
+  EXPECT_THAT(Check(records), ElementsAre(HasSubstr("a write was lost: m1 field '3' = w1;")));
+  EXPECT_THAT(ledger_.losses_allowed(), ElementsAre(Pair("a clone", 3)));
+}
+
 // What a computer that has gone back stamps again, or does not claim any more after a refusal,
 // may seem a conflict; what another does not claim may not.
 TEST_F(LedgerTest, WhatIsNotClaimedAnyMoreMaySeemAConflictWhereOneWentBack) {
