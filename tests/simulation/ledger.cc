@@ -48,13 +48,17 @@ bool Settled(const PlainRecord& record, const PlainWrite& write) {
   return found;
 }
 
-// Whether it holds there for certain: another entry of the value may be settled by itself.
-bool SettledForCertain(const PlainRecord& record, const PlainWrite& write) {
-  return record.erased ||
-         std::any_of(record.log.begin(), record.log.end(), [&](const PlainEntry& entry) {
-           return entry.path == write.path && !entry.open &&
-                  write.closed.contains(entry.lost_stamp);
-         });
+// Whether these hold it for certain: every entry that it closed is settled in one of them. Another
+// entry of the value may be settled by itself.
+bool SettledForCertain(const std::vector<const PlainRecord*>& records, const PlainWrite& write) {
+  const auto settled = [&](const Stamp& lost) {
+    return std::any_of(records.begin(), records.end(), [&](const PlainRecord* record) {
+      return std::any_of(record->log.begin(), record->log.end(), [&](const PlainEntry& entry) {
+        return entry.path == write.path && !entry.open && entry.lost_stamp == lost;
+      });
+    });
+  };
+  return !write.closed.empty() && std::all_of(write.closed.begin(), write.closed.end(), settled);
 }
 
 // What kind of conflict an entry tells of.
@@ -519,9 +523,7 @@ void Ledger::Excuse(const PlainRecords& records, const std::vector<const PlainRe
                  !Stands(history, have, number) && !erased_elsewhere;
           break;
         case PlainWrite::Kind::kSettle:
-          lost = Settled(record, write) &&
-                 std::none_of(states.begin(), states.end(),
-                              [&](const PlainRecord* r) { return SettledForCertain(*r, write); });
+          lost = Settled(record, write) && !erased_elsewhere && !SettledForCertain(states, write);
           break;
         case PlainWrite::Kind::kErase:
           lost = record.erased && !erased_elsewhere;

@@ -448,6 +448,43 @@ TEST_F(SettlementTest, OpenAtTheEndIsLost) {
   EXPECT_THAT(Check({{"m1", hub_}}), ElementsAre(HasSubstr("a settlement was lost: m1")));
 }
 
+// One call closes two entries of a value at a computer that then goes back. What another has of
+// them; at the end the first is settled, and the second is open.
+class TwoEntriesTest : public LedgerTest {
+ protected:
+  std::vector<std::string> EndWhereAnotherHas(bool both) {
+    PlainRecord first;
+    PlainRecord second;
+    PlainRecord hub;
+    Write(At(1), first, kName, "same", 10);
+    Write(At(2), second, kName, "same", 11);
+    Write(At(3), hub, kName, "w3;", 12);
+    hub.log = {Entry(kName, first.cells[kName], hub.cells[kName]),
+               Entry(kName, second.cells[kName], hub.cells[kName])};
+    ledger_.Observe(4, "m1", hub);
+    const PlainRecord open = hub;
+    const size_t number = ledger_.BeginSettle(At(4), "m1", hub, kName, "same", {});
+    hub.log[0].open = hub.log[1].open = false;
+    ledger_.Acknowledge("m1", number, 1, hub);
+    PlainRecord another = hub;
+    if (!both) another.log.pop_back();
+    const PlainRecords other{{"m1", another}};
+    ledger_.Excuse({{"m1", hub}}, {&other}, "went back");
+    ledger_.GoBack(4, {{"m1", open}});
+    hub.log[1].open = true;
+    return Check({{"m1", hub}});
+  }
+};
+
+TEST_F(TwoEntriesTest, OneOfThemSettledElsewhereDoesNotMakeTheOtherSo) {
+  EXPECT_THAT(EndWhereAnotherHas(false), IsEmpty());
+  EXPECT_THAT(ledger_.losses_allowed(), ElementsAre(Pair("went back", 1)));
+}
+
+TEST_F(TwoEntriesTest, BothSettledElsewhereMustStaySo) {
+  EXPECT_THAT(EndWhereAnotherHas(true), ElementsAre(HasSubstr("a settlement was lost: m1")));
+}
+
 // --- Erasure. ---
 
 TEST_F(LedgerTest, ErasureAccountsForEveryValue) {
