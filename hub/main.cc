@@ -112,6 +112,8 @@ class HubRoster final : public node::Roster {
     return RevokedChapter{std::move(revoked.nodes), revoked.invitations};
   }
 
+  void RestartSessions(const storage::NodeId& node) override { sync_server_.RestartSessions(node); }
+
  private:
   Enrolment& enrolment_;
   SyncServer& sync_server_;

@@ -176,6 +176,11 @@ void SyncServer::Disconnect(const NodeId& node) {
   sessions_.Stop(node, absl::PermissionDeniedError("headquarters has revoked this computer"));
 }
 
+void SyncServer::RestartSessions(const NodeId& node) {
+  sessions_.Stop(node,
+                 absl::AbortedError("headquarters has decided about what this computer pushed"));
+}
+
 bool SyncServer::Stop(absl::Duration wait_max) {
   return group_.StopAll(absl::UnavailableError("the hub goes down"), wait_max);
 }

@@ -46,6 +46,10 @@ class SyncServer final : public v1::ReplicationService::CallbackService, public 
   // Ends what a node has open, which was revoked: the node is told.
   void Disconnect(const storage::NodeId& node);
 
+  // Ends what a node has open, about whose pushes headquarters has decided: it hears so in the
+  // session that it begins next.
+  void RestartSessions(const storage::NodeId& node);
+
   // Ends all sessions, at most within `wait_max`, and takes no more.
   bool Stop(absl::Duration wait_max);
 

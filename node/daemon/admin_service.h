@@ -42,6 +42,9 @@ class Roster {
   virtual absl::StatusOr<size_t> RevokeNode(const storage::NodeId& node) = 0;
   // The same for all nodes and invitations of a chapter. NOT_FOUND where there is none.
   virtual absl::StatusOr<RevokedChapter> RevokeChapter(const std::string& chapter) = 0;
+  // Headquarters has decided about what a node pushed: ends what it has open, so that it begins
+  // anew and hears so. Of a node that has nothing open, nothing.
+  virtual void RestartSessions(const storage::NodeId& node) = 0;
 };
 
 class AdminServiceServer final : public v1::AdminService::Service {

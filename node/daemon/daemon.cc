@@ -217,6 +217,7 @@ LocalServer::LocalServer(storage::Replica& replica, storage::Environment& enviro
       records_(api_),
       conflicts_(api_),
       refused_(api_),
+      approvals_(api_, roster),
       sync_(replica, peers),
       admin_(replica, peers, roster, federation) {}
 
@@ -230,6 +231,7 @@ absl::Status LocalServer::Start(const std::string& socket) {
   builder.RegisterService(&records_);
   builder.RegisterService(&conflicts_);
   builder.RegisterService(&refused_);
+  builder.RegisterService(&approvals_);
   builder.RegisterService(&sync_);
   builder.RegisterService(&admin_);
   server_ = builder.BuildAndStart();

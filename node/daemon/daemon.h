@@ -19,6 +19,7 @@
 #include "node/api/records_service.h"
 #include "node/api/refused_service.h"
 #include "node/daemon/admin_service.h"
+#include "node/daemon/approvals_service.h"
 #include "node/daemon/folder.h"
 #include "node/daemon/scrubber.h"
 #include "node/daemon/sync_service.h"
@@ -104,6 +105,7 @@ class LocalServer {
   RecordsService records_;
   ConflictsService conflicts_;
   RefusedService refused_;
+  ApprovalsServiceServer approvals_;
   SyncServiceServer sync_;
   AdminServiceServer admin_;
   std::unique_ptr<grpc::Server> server_;

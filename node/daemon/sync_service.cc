@@ -27,9 +27,16 @@ std::vector<std::string> HeldBackLines(const storage::Replica& replica, const st
                                        const std::set<storage::EntityNumber>& held_back) {
   std::vector<std::string> lines;
   const auto waiting = replica.CountWaiting(hub);
-  if (waiting.ok() && *waiting > 0) {
-    lines.push_back(absl::StrCat(*waiting, *waiting == 1 ? " record" : " records",
-                                 " stamped ahead: until the hub's clock has come up"));
+  const auto records = [](uint64_t count) {
+    return absl::StrCat(count, count == 1 ? " record" : " records");
+  };
+  if (waiting.ok() && waiting->ahead > 0) {
+    lines.push_back(
+        absl::StrCat(records(waiting->ahead), " stamped ahead: until the hub's clock has come up"));
+  }
+  if (waiting.ok() && waiting->approval > 0) {
+    lines.push_back(
+        absl::StrCat(records(waiting->approval), ": until headquarters has approved them"));
   }
   for (const storage::EntityNumber& entity : held_back) {
     lines.push_back(absl::StrCat(BuiltinEntities().NounOf(entity), ": until the hub knows them"));

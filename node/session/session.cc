@@ -530,6 +530,8 @@ void Session::On(const Applied& event) {
     return End(absl::AbortedError("writing under a new replica id from now on"), true);
   }
   std::vector<RecordKey> whole;
+  size_t vouched = 0;
+  size_t vouched_records = 0;
   for (const RecordOutcome& outcome : result.outcomes) {
     switch (outcome.kind) {
       case RecordOutcome::Kind::kNeedsWhole:
@@ -542,11 +544,18 @@ void Session::On(const Applied& event) {
                          config_.ahead_max_ms / 1000, " s ahead of the hub's clock")));
       case RecordOutcome::Kind::kRefused:
         stored_refused_.push_back(outcome.refusal);
+        if (outcome.refusal.reason == storage::RefusedRecord::Reason::kWaits) {
+          notes_.push_back(absl::StrCat("not taken yet: ", outcome.refusal.message));
+          break;
+        }
         ++counts_.refused;
         notes_.push_back(absl::StrCat("refused record ", outcome.key.id.ToString(), ": ",
                                       outcome.refusal.message));
         break;
       case RecordOutcome::Kind::kTaken:
+        vouched += outcome.vouched;
+        vouched_records += outcome.vouched > 0;
+        break;
       case RecordOutcome::Kind::kIgnored:
         break;
     }
@@ -554,6 +563,11 @@ void Session::On(const Applied& event) {
     if (!stored_scope_) {
       for (auto& [scope, feed] : inbound_) feed.missing.erase(outcome.key);
     }
+  }
+  if (vouched > 0) {
+    notes_.push_back(absl::StrCat("took ", vouched, " values that others wrote, in ",
+                                  vouched_records, " records, on the word of node ",
+                                  peer_.node.ToString()));
   }
   AskWhole(whole, /*refusals_noted=*/false);
   SendDropped(result.dropped);
@@ -750,10 +764,12 @@ void Session::TakeStored(const v1::Stored& stored) {
     }
   }
   for (const storage::RefusedRecord& refused : request.refused) {
+    const bool waits = refused.reason == storage::RefusedRecord::Reason::kWaits;
     notes_.push_back(
-        absl::StrCat("the hub refused record ", refused.key.id.ToString(), ": ", refused.message));
+        absl::StrCat(waits ? "the hub does not take record " : "the hub refused record ",
+                     refused.key.id.ToString(), waits ? " yet: " : ": ", refused.message));
     ask_after_.push_back(refused.key);
-    ++counts_.refused;
+    if (!waits) ++counts_.refused;
   }
   request.drops_wait = refusals_to_come_ > 0;
   for (const v1::Dropped& dropped : stored.dropped()) {

@@ -191,9 +191,10 @@ absl::StatusOr<storage::RefusedRecord> FromProto(const v1::Refusal& refusal) {
   storage::RefusedRecord out;
   CHAPTER_ASSIGN_OR_RETURN(out.key, FromProto(refusal.record()));
   out.sequence = {refusal.sequence()};
-  if (refusal.reason() < 1 || refusal.reason() > 4) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("refusal reason ", static_cast<int>(refusal.reason()), " is not 1 to 4"));
+  constexpr int kLast = static_cast<int>(storage::RefusedRecord::kReasonLast);
+  if (refusal.reason() < 1 || refusal.reason() > kLast) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "refusal reason ", static_cast<int>(refusal.reason()), " is not 1 to ", kLast));
   }
   out.reason = static_cast<storage::RefusedRecord::Reason>(refusal.reason());
   out.message = refusal.message().substr(0, 1024);

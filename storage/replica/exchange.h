@@ -45,6 +45,23 @@ struct FeedCursor {
   friend bool operator==(const FeedCursor&, const FeedCursor&) = default;
 };
 
+// Records that a node holds back from a hub, which go to it later.
+struct WaitingCounts {
+  uint64_t ahead = 0;     // until the hub's clock has come up
+  uint64_t approval = 0;  // until headquarters has said a word
+  friend bool operator==(const WaitingCounts&, const WaitingCounts&) = default;
+};
+
+// A record that a node pushed and that waits at the hub for an officer's word.
+struct Approval {
+  uint64_t number = 0;
+  RecordKey key;
+  NodeId from;
+  std::string reason;
+  uint64_t since_ms = 0;  // Unix milliseconds
+  bool erasure = false;
+};
+
 // How far a hub has acknowledged a replica's feed of all.
 struct Acknowledgement {
   ReplicaId hub;
@@ -102,7 +119,15 @@ struct HubsHeardOf {
 struct RefusedRecord {
   RecordKey key;
   Sequence sequence;
-  enum class Reason : uint8_t { kRights = 1, kMalformed = 2, kAhead = 3, kLeft = 4 };
+  enum class Reason : uint8_t {
+    kRights = 1,
+    kMalformed = 2,
+    kAhead = 3,
+    kLeft = 4,
+    kWaits = 5,     // for headquarters' word: the node keeps what it wrote, and pushes it again
+    kRejected = 6,  // by headquarters: also what others wrote, and the hub has not got, is to go
+  };
+  static constexpr Reason kReasonLast = Reason::kRejected;
   Reason reason = Reason::kMalformed;
   std::string message;
 };
@@ -247,7 +272,10 @@ struct RecordOutcome {
   RecordKey key;
   Sequence sequence;
   bool answer = false;  // what stands differs from what was pushed, or is not the pusher's
+  // At a hub: so many values, conflicts and settlements of others were taken on a node's word.
+  size_t vouched = 0;
   RefusedRecord refusal;
+  Seen waits;  // of a record that waits for headquarters' word: what it has seen
 };
 
 struct ApplyResult {

@@ -126,6 +126,16 @@ inline std::string RefusalPrefix(const NodeId& node, Epoch epoch) {
 inline std::string Refusal(const NodeId& node, Epoch epoch, const RecordKey& key) {
   return RefusalPrefix(node, epoch) + EncodeKey(key);
 }
+// At a hub: what waits for headquarters' word, by node and record; the number of the last; and of
+// what was rejected a digest.
+inline constexpr char kApprovalKind = 'p';
+inline std::string Approval(const NodeId& node, const RecordKey& key) {
+  return ByNode(kApprovalKind, node) + EncodeKey(key);
+}
+inline constexpr std::string_view kApprovalLast = "A";
+inline std::string Rejected(const NodeId& node, const RecordKey& key) {
+  return ByNode('t', node) + EncodeKey(key);
+}
 // Sessions of a peer's replica id, as the one that accepts them remembers them.
 inline std::string SessionsOf(ReplicaId peer) { return ById('y', peer); }
 // Sessions that this replica has opened and no hub has welcomed.
@@ -133,7 +143,8 @@ inline constexpr std::string_view kAttempts = "j";
 // At a node: records whose refused writes are to be taken out.
 inline constexpr char kResetKind = 'q';
 inline std::string Reset(const RecordKey& key) { return ByKey(kResetKind, key); }
-// At a node: a record that others stamped further ahead than its hub allows.
+// At a node: a record that a hub does not take yet: others stamped it further ahead than the hub
+// allows, or it waits for headquarters' word.
 inline constexpr char kWaitingKind = 'g';
 inline std::string Waiting(const RecordKey& key) { return ByKey(kWaitingKind, key); }
 // The list of refused writes.

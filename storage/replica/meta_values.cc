@@ -187,10 +187,37 @@ absl::StatusOr<std::pair<Epoch, RefusedRecord>> DecodePending(std::string_view b
   return std::pair{epoch, std::move(refused)};
 }
 
-std::string EncodeWaiting(const NodeId& hub) {
+std::string EncodeWaiting(const NodeId& hub, WaitsFor what) {
   std::string out;
   AppendNode(hub, out);
+  if (what == WaitsFor::kApproval) out.push_back('a');
   return out;
+}
+
+bool WaitsAt(std::string_view value, const NodeId& hub) {
+  return value == EncodeWaiting(hub, WaitsFor::kClock) ||
+         value == EncodeWaiting(hub, WaitsFor::kApproval);
+}
+
+std::string Encode(const ApprovalValue& value) {
+  std::string out;
+  AppendFixed64(value.number, out);
+  AppendFixed64(value.since_ms, out);
+  AppendString(value.chapter.name, out);
+  AppendString(value.reason, out);
+  return out + value.update;
+}
+
+absl::StatusOr<ApprovalValue> DecodeApproval(std::string_view bytes) {
+  Reader in(bytes);
+  ApprovalValue value;
+  value.number = in.Fixed64();
+  value.since_ms = in.Fixed64();
+  value.chapter.name = in.String(kScopeBytesMax);
+  value.reason = in.String(kRefusedReasonBytesMax);
+  if (!in.ok()) return absl::DataLossError("what waits for headquarters' word cannot be read");
+  value.update = in.Bytes(in.remaining());
+  return value;
 }
 
 absl::StatusOr<ResetValue> DecodeReset(std::string_view bytes) {

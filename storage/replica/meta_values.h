@@ -88,8 +88,23 @@ std::string Encode(const ResetValue& value);
 // DATA_LOSS where it cannot be read.
 absl::StatusOr<ResetValue> DecodeReset(std::string_view bytes);
 
-// The hub that a record waits for, until it takes its stamps.
-std::string EncodeWaiting(const NodeId& hub);
+// The hub that a record waits for, and what for.
+enum class WaitsFor : uint8_t { kClock, kApproval };
+std::string EncodeWaiting(const NodeId& hub, WaitsFor what);
+// Whether it is this hub.
+bool WaitsAt(std::string_view value, const NodeId& hub);
+
+// What waits at a hub for headquarters' word. Number, key and node are elsewhere.
+struct ApprovalValue {
+  uint64_t number = 0;
+  uint64_t since_ms = 0;
+  Scope chapter;  // the node's
+  std::string reason;
+  std::string update;
+};
+std::string Encode(const ApprovalValue& value);
+// DATA_LOSS where it cannot be read.
+absl::StatusOr<ApprovalValue> DecodeApproval(std::string_view bytes);
 
 std::string EncodeNumber(uint64_t value);
 // What Get answered; 0 where there is none.

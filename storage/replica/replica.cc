@@ -7,6 +7,7 @@
 
 #include <algorithm>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 
@@ -196,6 +197,7 @@ absl::Status Replica::Load() {
       if (hubs_.size() < kHubsMax) hubs_[hub] = DecodeHubEpochs(it->value());
     }
     CHAPTER_RETURN_IF_ERROR(it->status());
+    CHAPTER_RETURN_IF_ERROR(LoadApprovals());
   }
   const std::string count(1, keys::kLiveCountKind);
   it = snapshot->NewIterator(Table::kMeta, count, keys::PrefixEnd(count));
@@ -339,9 +341,14 @@ absl::Status Replica::Commit(Transaction& transaction) {
   CHAPTER_RETURN_IF_ERROR(transaction.status());
   const Sequence last = transaction.Seal(last_sequence_, {environment_.Random() | 1});
   CHAPTER_RETURN_IF_ERROR(transaction.status());
+  absl::Cleanup undo = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { UndoApprovals(); };
   for (const ChangeEvent& event : transaction.events()) {
-    if (event.kind != ChangeKind::kErased || options_.hub) continue;
-    CHAPTER_RETURN_IF_ERROR(ForgetRefusedOf(transaction, event.key));
+    if (event.kind != ChangeKind::kErased) continue;
+    if (options_.hub) {
+      ForgetApprovalsOf(transaction, event.key);
+    } else {
+      CHAPTER_RETURN_IF_ERROR(ForgetRefusedOf(transaction, event.key));
+    }
   }
   PutState(transaction.batch(), last);
   std::map<EntityNumber, uint64_t> counts;
@@ -357,6 +364,8 @@ absl::Status Replica::Commit(Transaction& transaction) {
   CHAPTER_RETURN_IF_ERROR(IsPlanted(Planted::kFeedInAnotherBatch)
                               ? WriteFeedApart(engine_, transaction.batch())
                               : engine_.Write(transaction.batch()));
+  std::move(undo).Cancel();
+  approvals_before_.reset();
   last_sequence_ = last;
   for (const auto& [entity, count] : counts) live_counts_[entity] = count;
   if (transaction.leaves_residue()) ++residue_last_;

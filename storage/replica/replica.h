@@ -35,6 +35,9 @@
 namespace chaptersync::storage {
 
 class Transaction;
+struct ApprovalValue;
+struct Judgement;
+struct Whereabouts;
 
 // Where wall-clock time and randomness come from, so that a test can say.
 class Environment {
@@ -239,7 +242,8 @@ class Replica {
   // A peer said hello. Finds out whether this replica was rolled back, and begins a new
   // epoch then; and whether the peer's id is used by two.
   absl::StatusOr<AcceptedPeer> AcceptPeer(const PeerIdentity& peer, const HelloFacts& hello);
-  // A hub said welcome. Corrects the clock, takes a new identity where the hub
+  // A hub said welcome. What waits for headquarters' word there goes into the feed once more, at
+  // most kBatchWritesMax records. Corrects the clock, takes a new identity where the hub
   // knows writes or sessions under this one that are not ours, and stamps writes
   // again that are too far ahead.
   absl::StatusOr<JoinedHub> JoinHub(const PeerIdentity& hub, const WelcomeFacts& welcome);
@@ -249,8 +253,15 @@ class Replica {
   // at most kBatchWritesMax records at a time. True: own stamps were made again under a new
   // replica id; begin the session anew.
   absl::StatusOr<bool> SendWaiting(const PeerIdentity& hub, HybridTime limit);
-  // Records stamped too far ahead for this hub, which go to it once its clock has come up.
-  absl::StatusOr<uint64_t> CountWaiting(const NodeId& hub) const;
+  // Records that this hub does not take yet.
+  absl::StatusOr<WaitingCounts> CountWaiting(const NodeId& hub) const;
+
+  // At a hub: what waits for headquarters' word, with numbers above `after`, at most `count`.
+  std::vector<Approval> ListApprovals(uint64_t after, size_t count) const;
+  // An officer's word; NOT_FOUND where nothing of this number waits. Approved, it is merged;
+  // rejected, the node hears so when it pushes it again. Returns whose it was. Durable on return.
+  absl::StatusOr<Approval> Approve(uint64_t number);
+  absl::StatusOr<Approval> Reject(uint64_t number);
   // Reads a piece of this replica's feed for a peer. All that it tells is durable.
   absl::StatusOr<FeedPage> ReadFeed(const FeedRequest& request);
   // Reads records for a peer outside the feed, as many as fit. All that it tells is
@@ -333,8 +344,34 @@ class Replica {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   RecordOutcome ApplyOne(Transaction& transaction, const ApplyRequest& request,
                          const InboundRecord& inbound) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status Admit(const PeerIdentity& peer, const RecordKey& key, const RecordUpdate& update,
-                     const StoredRecord* current) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Whether a hub takes a push of this record from this node.
+  absl::StatusOr<Judgement> Admit(Transaction& transaction, const PeerIdentity& peer,
+                                  const RecordKey& key, const RecordUpdate& update,
+                                  const StoredRecord* current) const
+      ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<Whereabouts> Locate(const PeerIdentity& peer, const RecordKey& key,
+                                     const StoredRecord& current) const
+      ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  // Whether the merged record would come back to the node's chapter from another one.
+  bool ComesBack(Transaction& transaction, const PeerIdentity& peer, const RecordKey& key,
+                 const StoredRecord* current, const Record& merged) const
+      ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  // Keeps it for headquarters' word. RESOURCE_EXHAUSTED where too much waits, PERMISSION_DENIED
+  // where the same was rejected.
+  absl::Status PutApproval(Transaction& transaction, const PeerIdentity& peer, const RecordKey& key,
+                           const RecordUpdate& update, const Record& mine,
+                           const std::string& reason) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RemoveApproval(Transaction& transaction, const NodeId& node, const RecordKey& key)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Of a record that was erased nothing waits any more.
+  void ForgetApprovalsOf(Transaction& transaction, const RecordKey& key)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // What is not committed did not happen.
+  void UndoApprovals() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status LoadApprovals() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // What waits under a number, with its value.
+  absl::StatusOr<std::pair<Approval, ApprovalValue>> FindApproval(uint64_t number) const
+      ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<std::optional<RefusedRecord>> NotedRefusal(Transaction& transaction,
                                                             const RecordKey& key,
                                                             const PeerIdentity& hub)
@@ -381,6 +418,11 @@ class Replica {
   // Writes down what is news in `hubs`; false where nothing is. `dropped`: as HearOfHubs.
   absl::StatusOr<bool> NoteHubs(const std::vector<KnownHub>& hubs, bool& dropped)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status SendAwaitingApproval(const Snapshot& snapshot, Transaction& transaction,
+                                    const NodeId& hub) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // PERMISSION_DENIED where a node comes under an id of another's lineage.
+  absl::Status CheckLineage(const Snapshot& snapshot, const PeerIdentity& peer) const
+      ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   // At a node: forgets how far it has come in hubs' feeds.
   absl::Status VoidCursors(WriteBatch& batch) const;
   // Notes how far each replica id has written, for Welcome.
@@ -430,6 +472,19 @@ class Replica {
   uint64_t told_written_ ABSL_GUARDED_BY(mutex_) = 1;
   uint64_t told_durable_ ABSL_GUARDED_BY(mutex_) = 0;  // of these, known to be durable
   uint64_t refused_last_ ABSL_GUARDED_BY(mutex_) = 0;
+  // At a hub: what waits for headquarters' word, without the records.
+  struct Approvals {
+    struct One {
+      Approval approval;
+      size_t bytes = 0;
+    };
+    std::map<std::pair<NodeId, RecordKey>, One> waiting;
+    size_t bytes = 0;
+    uint64_t last = 0;  // number
+  };
+  Approvals approvals_ ABSL_GUARDED_BY(mutex_);
+  // As they were before what is not committed yet.
+  std::optional<Approvals> approvals_before_ ABSL_GUARDED_BY(mutex_);
   std::map<EntityNumber, uint64_t> live_counts_ ABSL_GUARDED_BY(mutex_);
   // Commits that left bytes to be scrubbed, and how many of them are dealt with.
   uint64_t residue_last_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -16,6 +16,7 @@
 #include "storage/replica/keys.h"
 #include "storage/replica/meta_values.h"
 #include "storage/replica/replica.h"
+#include "storage/replica/rights.h"
 #include "storage/replica/transaction.h"
 
 namespace chaptersync::storage {
@@ -63,48 +64,74 @@ const Scope* ChapterScope(const PeerIdentity& peer) {
 
 }  // namespace
 
-// Whether the hub takes a push of this record from this node.
-absl::Status Replica::Admit(const PeerIdentity& peer, const RecordKey& key,
-                            const RecordUpdate& update, const StoredRecord* current) {
-  auto rule = options_.entities.find(key.entity);
-  if (rule == options_.entities.end()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("entity ", key.entity.value, " is not known to the hub"));
-  }
-  CHAPTER_RETURN_IF_ERROR(CheckReadable(rule->second, key, update.state));
-  for (const Cell& cell : update.state.cells) {
-    if (!SameLineage(cell.version.replica, peer.replica)) continue;
-    const Cell* held = current == nullptr ? nullptr : current->record.Find(cell.path);
-    if (held != nullptr && held->version == cell.version) continue;
-    if (rule->second.headquarters_only ||
-        rule->second.headquarters_fields.contains(cell.path.field)) {
-      return absl::PermissionDeniedError(absl::StrCat("field ", cell.path.field, " of record ",
-                                                      key.id.ToString(),
-                                                      " is written by headquarters only"));
-    }
-  }
-  if (current == nullptr || update.again || update.state.erased || current->record.erased) {
-    return absl::OkStatus();
-  }
-  const std::vector<Scope> scopes = current->meta.Current();
-  if (scopes.empty() || !Disjoint({scopes.begin(), scopes.end()}, peer.scopes)) {
-    return absl::OkStatus();
-  }
-  // Outside the node's scopes: it had the right when it wrote, unless it has
-  // said since then that it let the record go.
-  auto dropped = engine_.Get(Table::kMeta, keys::DroppedBy(peer.node, peer.epoch, key));
-  if (absl::IsNotFound(dropped.status())) return absl::OkStatus();
+// Where the hub has the record, for the node that pushes it.
+absl::StatusOr<Whereabouts> Replica::Locate(const PeerIdentity& peer, const RecordKey& key,
+                                            const StoredRecord& current) const {
+  Whereabouts where;
+  const std::vector<Scope> scopes = current.meta.Current();
+  if (scopes.empty() || !Disjoint({scopes.begin(), scopes.end()}, peer.scopes)) return where;
+  where.elsewhere = true;
+  // Told that it left, of what it brought, a scope has a position and was never entered.
+  where.been_there = std::any_of(
+      current.meta.scopes.begin(), current.meta.scopes.end(),
+      [&](const auto& p) { return peer.scopes.contains(p.scope) && p.entered != Sequence{}; });
+  const auto dropped = engine_.Get(Table::kMeta, keys::DroppedBy(peer.node, peer.epoch, key));
+  if (absl::IsNotFound(dropped.status())) return where;
   CHAPTER_RETURN_IF_ERROR(dropped.status());
   Reader in(*dropped);
   const Sequence since{in.Fixed64()};
   // In another epoch: this hub may have sent it again since, and forgotten that.
-  if (Epoch{in.Fixed64()} != identity_.epoch) return absl::OkStatus();
+  where.let_go = Epoch{in.Fixed64()} == identity_.epoch;
   for (const Scope& scope : peer.scopes) {
-    const ScopePosition* position = current->meta.Position(scope);
-    if (position != nullptr && position->entered > since) return absl::OkStatus();
+    const ScopePosition* position = current.meta.Position(scope);
+    if (position != nullptr && position->entered > since) where.let_go = false;
   }
-  return absl::PermissionDeniedError(
-      absl::StrCat("record ", key.id.ToString(), " is another chapter's now"));
+  return where;
+}
+
+absl::StatusOr<Judgement> Replica::Admit(Transaction& transaction, const PeerIdentity& peer,
+                                         const RecordKey& key, const RecordUpdate& update,
+                                         const StoredRecord* current) const {
+  auto rule = options_.entities.find(key.entity);
+  if (rule == options_.entities.end()) {
+    return Judgement{Judgement::Kind::kMalformed,
+                     absl::StrCat("entity ", key.entity.value, " is not known to the hub"), 0};
+  }
+  if (auto status = CheckReadable(rule->second, key, update.state); !status.ok()) {
+    return Judgement{Judgement::Kind::kMalformed, std::string(status.message()), 0};
+  }
+  Whereabouts where;
+  if (current != nullptr) {
+    CHAPTER_ASSIGN_OR_RETURN(where, Locate(peer, key, *current));
+    return Judge(rule->second, peer, key, update, current->record, where);
+  }
+  // A new record is where those are that it follows.
+  const OwnScopes own = storage::Apply(rule->second.scope, update.state);
+  for (const RecordKey& leader : own.leaders) {
+    const StoredRecord* stored = transaction.Find(leader);
+    if (stored == nullptr) continue;
+    CHAPTER_ASSIGN_OR_RETURN(const Whereabouts above, Locate(peer, leader, *stored));
+    if (above.elsewhere && !above.been_there) where.elsewhere = true;
+  }
+  if (!Disjoint(own.scopes, peer.scopes)) where = {};
+  return Judge(rule->second, peer, key, update, {}, where);
+}
+
+bool Replica::ComesBack(Transaction& transaction, const PeerIdentity& peer, const RecordKey& key,
+                        const StoredRecord* current, const Record& merged) const {
+  if (current == nullptr || merged.erased) return false;
+  const std::vector<Scope> before = current->meta.Current();
+  if (before.empty() || !Disjoint({before.begin(), before.end()}, peer.scopes)) return false;
+  const auto rule = options_.entities.find(key.entity);
+  if (rule == options_.entities.end()) return false;
+  OwnScopes after = storage::Apply(rule->second.scope, merged);
+  for (const RecordKey& leader : after.leaders) {
+    if (const StoredRecord* stored = transaction.Find(leader); stored != nullptr) {
+      const std::vector<Scope> scopes = stored->meta.Current();
+      after.scopes.insert(scopes.begin(), scopes.end());
+    }
+  }
+  return !Disjoint(after.scopes, peer.scopes);
 }
 
 RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& request,
@@ -186,16 +213,46 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
     outcome.kind = Kind::kNeedsWhole;
     return outcome;
   }
-  if (options_.hub && !peer.hub) {
-    if (auto status = Admit(peer, key, *update, held); !status.ok()) {
-      if (IsPlanted(Planted::kContextAdvancedByRefusedWrite) && held != nullptr &&
-          absl::IsPermissionDenied(status)) {
-        held->record.seen.Unite(update->state.seen);
-        transaction.Touch(key);
+  const auto wait = [&](const std::string& reason) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    const absl::Status put = PutApproval(transaction, peer, key, *update, mine, reason);
+    if (put.ok()) {
+      for (const auto& [id, time] : update->state.seen.entries()) {
+        if (SameLineage(id, peer.replica)) outcome.waits.Advance(id, time);
       }
-      return refuse(absl::IsPermissionDenied(status) ? RefusedRecord::Reason::kRights
-                                                     : RefusedRecord::Reason::kMalformed,
-                    std::string(status.message()));
+      return refuse(RefusedRecord::Reason::kWaits, reason);
+    }
+    // Where too much waits already, this hub does not keep it, and the node does.
+    if (absl::IsResourceExhausted(put)) {
+      return refuse(RefusedRecord::Reason::kWaits, std::string(put.message()));
+    }
+    RemoveApproval(transaction, peer.node, key);
+    return refuse(RefusedRecord::Reason::kRejected, std::string(put.message()));
+  };
+  if (options_.hub && !peer.hub) {
+    using Judged = Judgement::Kind;
+    const auto admitted = Admit(transaction, peer, key, *update, held);
+    transaction.Note(admitted.status());
+    const Judgement judgement = admitted.value_or(Judgement{Judged::kRights, "", 0});
+    switch (judgement.kind) {
+      case Judged::kTake:
+        outcome.vouched = judgement.vouched;
+        break;
+      case Judged::kNeedsWhole:
+        outcome.kind = Kind::kNeedsWhole;
+        return outcome;
+      case Judged::kWaits:
+        return wait(judgement.reason);
+      case Judged::kRights:
+      case Judged::kMalformed:
+        if (IsPlanted(Planted::kContextAdvancedByRefusedWrite) && held != nullptr &&
+            judgement.kind == Judged::kRights) {
+          held->record.seen.Unite(update->state.seen);
+          transaction.Touch(key);
+        }
+        RemoveApproval(transaction, peer.node, key);
+        return refuse(judgement.kind == Judged::kRights ? RefusedRecord::Reason::kRights
+                                                        : RefusedRecord::Reason::kMalformed,
+                      judgement.reason);
     }
   }
   // Another hub has said that it leaves, and this one may be behind: pushed anew, it gets
@@ -227,6 +284,18 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
   }
   MergeResult merged =
       Merge(mine, *update, {Writer(), std::max(clock_.last(), HybridTime::FromWall(WallMs()))});
+  if (options_.hub && !peer.hub) {
+    if (ComesBack(transaction, peer, key, held, merged.record)) {
+      if (!update->whole) {
+        outcome.kind = Kind::kNeedsWhole;
+        return outcome;
+      }
+      return wait(absl::StrCat("record ", key.id.ToString(),
+                               " would come back to this computer's chapter from another: it "
+                               "waits for headquarters' word"));
+    }
+    RemoveApproval(transaction, peer.node, key);
+  }
   for (const std::string& damage : merged.damage) {
     damage_.push_back(absl::StrCat("record ", key.id.ToString(), ": ", damage));
   }
@@ -381,8 +450,10 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
   // The same where the record is not at the hub, once something was taken out: what remains shows
   // less than it had seen, and would hide from the hub what the refused writes had replaced. And
   // where it has left, and is dropped here.
-  const bool gaps =
-      hub_state == nullptr && (!hub_seen.empty() || !refused.cells.empty() || !lost.empty());
+  // And what headquarters has rejected.
+  const bool rejected = refusal.reason == RefusedRecord::Reason::kRejected;
+  const bool gaps = hub_state == nullptr &&
+                    (rejected || !hub_seen.empty() || !refused.cells.empty() || !lost.empty());
   const auto list_lost = [&](const CellPath& path, const std::optional<std::string>& value,
                              const std::string& actor, HybridTime written_at) {
     lost.push_back(
@@ -573,8 +644,10 @@ absl::StatusOr<ApplyResult> Replica::Apply(const ApplyRequest& request) {
     conflicts_found_ = 0;
     identity_changes_ = false;
     renamed_to_.clear();
-    absl::Cleanup undo = [this, before = identity_]()
-                             ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { identity_ = before; };
+    absl::Cleanup undo = [this, before = identity_]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      identity_ = before;
+      UndoApprovals();
+    };
     for (const InboundRecord& inbound : request.records) {
       result.outcomes.push_back(ApplyOne(transaction, request, inbound));
       CHAPTER_RETURN_IF_ERROR(transaction.status());
@@ -684,12 +757,12 @@ void Replica::NoteHighest(Transaction& transaction, const std::vector<RecordOutc
   };
   std::map<ReplicaId, Stamped> highest;
   for (const RecordOutcome& outcome : outcomes) {
-    if (outcome.kind != RecordOutcome::Kind::kTaken) continue;
-    const StoredRecord* stored = transaction.Find(outcome.key);
-    if (stored == nullptr) continue;
+    const bool taken = outcome.kind == RecordOutcome::Kind::kTaken;
+    const StoredRecord* stored = taken ? transaction.Find(outcome.key) : nullptr;
+    const Seen& seen = stored == nullptr ? outcome.waits : stored->record.seen;
     // Also of writes that lost, or that nothing is left of: what the peer writes below them would
     // count as seen.
-    for (const auto& [replica, time] : stored->record.seen.entries()) {
+    for (const auto& [replica, time] : seen.entries()) {
       Stamped& known = highest[replica];
       if (time > known.time) known = {time, StampHash(outcome.key, Version{time, replica})};
     }

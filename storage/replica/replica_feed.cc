@@ -291,8 +291,11 @@ absl::StatusOr<AcknowledgeResult> Replica::Acknowledge(const AcknowledgeRequest&
     }
     for (const RefusedRecord& refused : request.refused) {
       if (options_.hub || transaction.Find(refused.key) == nullptr) continue;
-      if (refused.reason == RefusedRecord::Reason::kAhead) {
-        batch.Put(Table::kMeta, keys::Waiting(refused.key), EncodeWaiting(peer.node));
+      if (refused.reason == RefusedRecord::Reason::kAhead ||
+          refused.reason == RefusedRecord::Reason::kWaits) {
+        const bool ahead = refused.reason == RefusedRecord::Reason::kAhead;
+        batch.Put(Table::kMeta, keys::Waiting(refused.key),
+                  EncodeWaiting(peer.node, ahead ? WaitsFor::kClock : WaitsFor::kApproval));
         continue;
       }
       RefusedRecord kept = refused;
@@ -351,7 +354,7 @@ absl::Status Replica::DropWhereDue(Transaction& transaction, const AcknowledgeRe
       }
       if (refused.contains(key) || transaction.Get(Table::kMeta, keys::Reset(key)).ok()) continue;
       const auto waits = transaction.Get(Table::kMeta, keys::Waiting(key));
-      if (waits.ok() && *waits == EncodeWaiting(hub.node)) continue;
+      if (waits.ok() && WaitsAt(*waits, hub.node)) continue;
       LeavingValue memory = leaving;
       for (const NodeId& hub_before : stored->meta.again) {
         if (hub_before != hub.node) memory.earlier.push_back(hub_before);

@@ -117,6 +117,21 @@ Sequence Replica::AcknowledgedBy(ReplicaId hub) const {
   return bytes.ok() ? DecodeAcknowledged(*bytes).through : Sequence{};
 }
 
+// What is written under any id of a lineage counts as its node's own.
+absl::Status Replica::CheckLineage(const Snapshot& snapshot, const PeerIdentity& peer) const {
+  const uint64_t first = peer.replica.value >> kLineageShift << kLineageShift;
+  const uint64_t last = first | ((uint64_t{1} << kLineageShift) - 1);
+  auto it = snapshot.NewIterator(Table::kMeta, keys::SessionsOf({first}),
+                                 keys::PrefixEnd(keys::SessionsOf({last})));
+  it->SeekToFirst();
+  const NodeId node = it->Valid() ? DecodeSessions(it->value()).node : NodeId{};
+  CHAPTER_RETURN_IF_ERROR(it->status());
+  const bool others = node != NodeId{} && node != peer.node;
+  if (!others && !SameLineage(peer.replica, identity_.replica)) return absl::OkStatus();
+  return absl::PermissionDeniedError(
+      absl::StrCat("replica ", ToHex(peer.replica.value), " is of the ids of another computer"));
+}
+
 absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
                                                  const HelloFacts& hello) {
   AcceptedPeer accepted;
@@ -149,6 +164,7 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
       return absl::PermissionDeniedError(
           absl::StrCat("replica ", ToHex(peer.replica.value), " is another node's"));
     }
+    if (!peer.hub) CHAPTER_RETURN_IF_ERROR(CheckLineage(*snapshot, peer));
     const bool first_meeting = sessions.node == NodeId{};
     sessions.node = peer.node;
     const auto contains = [&](const std::vector<uint64_t>& some) {
@@ -303,6 +319,25 @@ absl::Status Replica::AdjustClock(int64_t offset_ms) {
   return status;
 }
 
+// What waits at a hub for headquarters' word is pushed again, to be judged anew.
+absl::Status Replica::SendAwaitingApproval(const Snapshot& snapshot, Transaction& transaction,
+                                           const NodeId& hub) {
+  const std::string prefix(1, keys::kWaitingKind);
+  auto it = snapshot.NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
+  size_t sent = 0;
+  for (it->SeekToFirst(); it->Valid() && sent < kBatchWritesMax; it->Next()) {
+    if (it->value() != EncodeWaiting(hub, WaitsFor::kApproval)) continue;
+    transaction.batch().Delete(Table::kMeta, it->key());
+    const RecordKey key = Reader(it->key().substr(1)).Key();
+    StoredRecord* held = transaction.Find(key);
+    if (held == nullptr) continue;
+    held->meta.origin = {};
+    transaction.Touch(key);
+    ++sent;
+  }
+  return it->status();
+}
+
 absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const WelcomeFacts& welcome) {
   JoinedHub joined;
   std::vector<ChangeEvent> events;
@@ -433,10 +468,13 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
       const std::string waiting_prefix(1, keys::kWaitingKind);
       it = snapshot->NewIterator(Table::kMeta, waiting_prefix, keys::PrefixEnd(waiting_prefix));
       for (it->SeekToFirst(); it->Valid(); it->Next()) {
-        if (it->value() == EncodeWaiting(hub.node)) batch.Delete(Table::kMeta, it->key());
+        if (WaitsAt(it->value(), hub.node)) batch.Delete(Table::kMeta, it->key());
       }
       CHAPTER_RETURN_IF_ERROR(it->status());
     }
+
+    // Headquarters may have said a word meanwhile.
+    CHAPTER_RETURN_IF_ERROR(SendAwaitingApproval(*snapshot, transaction, hub.node));
 
     // Where the hub's memory and ours differ, the hub's counts: it takes from there, but
     // in a new epoch has forgotten more than it knows.

@@ -34,7 +34,7 @@ absl::StatusOr<bool> Replica::SendWaiting(const PeerIdentity& hub, HybridTime li
     Transaction transaction(engine_, options_);
     CHAPTER_ASSIGN_OR_RETURN(const AheadLimits limits, LimitsOf(*snapshot, hub.replica, limit));
     for (size_t sent = 0; it->Valid(); it->Next()) {
-      if (it->value() != EncodeWaiting(hub.node)) continue;
+      if (it->value() != EncodeWaiting(hub.node, WaitsFor::kClock)) continue;
       if (sent == kBatchWritesMax) break;
       const RecordKey key = Reader(it->key().substr(1)).Key();
       StoredRecord* held = transaction.Find(key);
@@ -178,12 +178,15 @@ absl::Status Replica::NoteTold(const PeerIdentity& hub, const std::vector<FeedIt
   return absl::OkStatus();
 }
 
-absl::StatusOr<uint64_t> Replica::CountWaiting(const NodeId& hub) const {
-  uint64_t count = 0;
+absl::StatusOr<WaitingCounts> Replica::CountWaiting(const NodeId& hub) const {
+  WaitingCounts count;
   const std::string prefix(1, keys::kWaitingKind);
   auto snapshot = engine_.NewSnapshot();
   auto it = snapshot->NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
-  for (it->SeekToFirst(); it->Valid(); it->Next()) count += it->value() == EncodeWaiting(hub);
+  for (it->SeekToFirst(); it->Valid(); it->Next()) {
+    if (!WaitsAt(it->value(), hub)) continue;
+    ++(it->value() == EncodeWaiting(hub, WaitsFor::kClock) ? count.ahead : count.approval);
+  }
   CHAPTER_RETURN_IF_ERROR(it->status());
   return count;
 }

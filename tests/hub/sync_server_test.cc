@@ -246,6 +246,36 @@ TEST_F(SyncServerTest, DisconnectEndsASessionByItself) {
   EXPECT_TRUE(Eventually([&] { return italy.client.sessions() == 2; }));
 }
 
+TEST_F(SyncServerTest, ANodeHearsInItsNextSessionWhatHeadquartersDecided) {
+  // Another hub has erased a note that this one has never seen.
+  ASSERT_TRUE(italy_.Put(1, "italy", "erased elsewhere").ok());
+  storage::RecordUpdate erasure;
+  erasure.state = italy_.replica->Read(node::NoteKey(1))->record;
+  erasure.state.Erase();
+  storage::ApplyRequest word;
+  word.peer.node.bytes[0] = 9;
+  word.peer.replica = {99};
+  word.peer.epoch = {1};
+  word.peer.hub = true;
+  word.peer.entities = {{node::kNote, italy_.options.entities[node::kNote].fingerprint}};
+  word.records = {{storage::Sequence{}, node::NoteKey(1), storage::EncodeUpdate(erasure)}};
+  ASSERT_TRUE(italy_.replica->Apply(word).ok());
+  TestNode italy(italy_, server().address(), Enrol(italy_));
+  ASSERT_TRUE(italy.SyncNow().ok());
+  const storage::NodeId hub = hub_.options.node;
+  EXPECT_TRUE(Eventually([&] { return italy_.replica->CountWaiting(hub)->approval == 1; }));
+  const auto waiting = hub_.replica->ListApprovals(0, 10);
+  ASSERT_EQ(waiting.size(), 1u);
+  EXPECT_EQ(waiting.front().from, italy_.options.node);
+  ASSERT_TRUE(hub_.replica->Approve(waiting.front().number).ok());
+  server().sync_server().RestartSessions(italy_.options.node);
+  ASSERT_TRUE(Eventually([&] { return italy.client.sessions() == 2; }));
+  ASSERT_TRUE(italy.SyncNow().ok());
+  EXPECT_TRUE(Eventually([&] { return italy_.replica->CountWaiting(hub)->approval == 0; }));
+  EXPECT_TRUE(hub_.replica->ListApprovals(0, 10).empty());
+  EXPECT_TRUE(hub_.replica->Read(node::NoteKey(1))->record.erased);
+}
+
 TEST_F(SyncServerTest, WhoCopiedAFolderIsOutOnceItsOwnerHasJoinedAgain) {
   const node::TlsIdentity copied = Enrol(italy_);
   RawStream thief(server().address(), copied);

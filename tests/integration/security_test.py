@@ -225,6 +225,46 @@ class SecurityTest(StrangerTest):
         refused = self.push("toronto", replica=mine, member=broken, fields={chapter: "toronto", employer + "/x": "?"})
         self.assertEqual([one["reason"] for one in refused["refused"]], ["REFUSAL_REASON_MALFORMED"], refused)
         self.assertNotEqual(self.federation.ctl("hq", "members", "get", broken)[0], 0)
+        # A record of another chapter, one of headquarters', and an erasure wait for headquarters' word. The node is told
+        # so, and nothing of them is anywhere until then.
+        theirs = self.federation.row("italy", "members", "create", "chapter=italy", "employer=Theirs Ltd")["id"]
+        self.federation.must("italy", "sync", "now", "--timeout", "30s")
+        nobodys = self.federation.row("hq", "members", "create", "employer=Nobodys Ltd")["id"]
+        for one, told in ((theirs, "was never in this computer's chapter"), (nobodys, "was never in this computer's chapter")):
+            waits = self.push("toronto", replica=mine, member=one, fields={employer: "Stolen Ltd"})
+            self.assertEqual([one["reason"] for one in waits["refused"]], ["REFUSAL_REASON_WAITS"], waits)
+            self.assertIn(told, waits["refused"][0]["message"])
+            moved = self.push("toronto", replica=mine, member=one, fields={chapter: "toronto"})
+            self.assertEqual([one["reason"] for one in moved["refused"]], ["REFUSAL_REASON_WAITS"], moved)
+        erased = self.push("toronto", replica=mine, member=member, fields={}, erased=True)
+        self.assertEqual([one["reason"] for one in erased["refused"]], ["REFUSAL_REASON_WAITS"], erased)
+        self.assertEqual(self.get("hq", "members", theirs)["employer"], "Theirs Ltd")
+        self.assertEqual(self.get("hq", "members", nobodys)["employer"], "Nobodys Ltd")
+        self.assertEqual(self.get("hq", "members", member)["employer"], "Own Ltd")
+        # In another's name: what is left out of a record nobody vouches for, and what headquarters writes waits.
+        part = self.push("toronto", replica=mine, member=member, fields={employer: "Forged Ltd"}, partial=True, **{"as": italy})
+        self.assertTrue(part["whole"], part)
+        self.assertEqual(self.get("hq", "members", member)["employer"], "Own Ltd")
+        hub_replica = self.federation.row("hq", "status")["replica"]
+        forged = self.push("toronto", replica=mine, member=str(uuid.uuid4()), fields={chapter: "toronto", degree: "PhD"},
+                           **{"as": hub_replica})
+        self.assertEqual([one["reason"] for one in forged["refused"]], ["REFUSAL_REASON_WAITS"], forged)
+        # Headquarters looks, and says its word.
+        waiting = self.federation.rows("hq", "approvals", "list")
+        self.assertEqual({one["record"] for one in waiting} >= {theirs, nobodys, member}, True, waiting)
+        self.assertEqual({one["from"] for one in waiting}, {"toronto/toronto"}, waiting)
+        self.assertEqual({one["noun"] for one in waiting}, {"members"}, waiting)
+        for one in waiting:
+            self.federation.must("hq", "approvals", "reject", str(one["number"]))
+        self.assertEqual(self.federation.rows("hq", "approvals", "list"), [])
+        # The same once more is refused, and does not wait again.
+        again = self.push("toronto", replica=mine, member=member, fields={}, erased=True)
+        self.assertEqual([one["reason"] for one in again["refused"]], ["REFUSAL_REASON_REJECTED"], again)
+        self.assertEqual(self.get("hq", "members", member)["employer"], "Own Ltd")
+        # An id of another computer's lineage would make its writes one's own.
+        near = self.push("toronto", replica=italy[:8] + "00000007", fields={chapter: "toronto"})
+        self.assertEqual(near["code"], DENIED, near)
+        self.assertIn("ids of another computer", near["message"])
         # A stamp of two days ahead wins nothing: nothing of it is taken.
         ahead = self.push("toronto", replica=mine, member=str(uuid.uuid4()), ahead_ms=2 * DAY_MS, fields={employer: "Ahead Ltd"})
         self.assertNotEqual(ahead["code"], OK, ahead)

@@ -96,9 +96,11 @@ int Hello(const std::shared_ptr<grpc::Channel>& channel, const std::string& node
 }
 
 // A member as a whole, in a session of its own. `what` has "node" and "replica" (hexadecimal
-// digits), "member" (a UUID), "fields" (text by number, or by number/key), and, or not, "ahead_ms".
-// Printed: "refused", the refusals with reason and message, and "stored", how far the hub said that
-// it has the feed, once it has said either; or how the stream ended.
+// digits), "member" (a UUID), "fields" (text by number, or by number/key), and, or not, "ahead_ms",
+// "as" (the replica in whose name the fields are), "partial" (true: other fields may be left out)
+// and "erased". Printed: "refused", the refusals with reason and message, "stored", how far the hub
+// said that it has the feed, and "whole", whether it asked for the whole record, once it has said
+// one of these; or how the stream ended.
 int Push(const std::shared_ptr<grpc::Channel>& channel, const nlohmann::json& what) {
   const auto stub = v1::ReplicationService::NewStub(channel);
   grpc::ClientContext context;
@@ -113,9 +115,13 @@ int Push(const std::shared_ptr<grpc::Channel>& channel, const nlohmann::json& wh
   const node::EntityType* type = *node::BuiltinEntities().GetByNoun("members");
   const auto id = storage::RecordId::Parse(what.at("member").get<std::string>());
   if (!id.ok()) return Fail(id.status().ToString());
+  const storage::ReplicaId writer{
+      std::stoull(what.value("as", what.at("replica").get<std::string>()), nullptr, 16)};
   const storage::Version version{
-      storage::HybridTime::FromWall(NowMs() + what.value("ahead_ms", uint64_t{0})), replica};
+      storage::HybridTime::FromWall(NowMs() + what.value("ahead_ms", uint64_t{0})), writer};
   storage::RecordUpdate update;
+  update.whole = !what.value("partial", false);
+  update.state.erased = what.value("erased", false);
   for (const auto& [field, text] : what.at("fields").items()) {
     const size_t slash = std::min(field.find('/'), field.size());
     const auto number = static_cast<uint32_t>(std::stoul(field.substr(0, slash)));
@@ -151,8 +157,10 @@ int Push(const std::shared_ptr<grpc::Channel>& channel, const nlohmann::json& wh
       refused.push_back(
           {{"reason", v1::RefusalReason_Name(one.reason())}, {"message", one.message()}});
     }
-    if (refused.empty() && stored.through() < item.sequence.value) continue;
-    return Print({{"code", 0}, {"stored", stored.through()}, {"refused", refused}});
+    const bool whole = response.message().has_whole();
+    if (refused.empty() && !whole && stored.through() < item.sequence.value) continue;
+    return Print(
+        {{"code", 0}, {"stored", stored.through()}, {"refused", refused}, {"whole", whole}});
   }
   return Print(Answer(stream->Finish()));
 }

@@ -519,12 +519,16 @@ void Federation::CheckFeeds(size_t number) {
 
 // --- The end. ---
 
-// Records that wait until the clock of a site's hub has come up.
-uint64_t Federation::Waiting(const Site& site) const {
-  uint64_t count = 0;
+// Records that a site's hub does not take yet, until its clock has come up, or headquarters has
+// said a word.
+storage::WaitingCounts Federation::Waiting(const Site& site) const {
+  storage::WaitingCounts count;
   for (const Client& client : site.clients) {
     if (site.life == nullptr) break;
-    count += site.life->replica->CountWaiting(sites_[client.target]->options.node).value_or(0);
+    const auto waiting = site.life->replica->CountWaiting(sites_[client.target]->options.node);
+    if (!waiting.ok()) continue;
+    count.ahead += waiting->ahead;
+    count.approval += waiting->approval;
   }
   return count;
 }
@@ -533,7 +537,7 @@ bool Federation::Quiet() const {
   for (const auto& site : sites_) {
     if (site->revoked) continue;
     if (site->life == nullptr) return false;
-    if (Waiting(*site) > 0) return false;
+    if (Waiting(*site).ahead > 0) return false;
     for (const Client& client : site->clients) {
       if (!client.ready && Admitted(*site) && Reaches(*site, client)) return false;
     }
@@ -622,6 +626,16 @@ void Federation::CheckBytes(size_t number) {
   });
 }
 
+// Headquarters approves all that waits. False where nothing does, anywhere.
+bool Federation::DecideAll() {
+  bool any = false;
+  for (const auto& site : sites_) {
+    if (!site->revoked && Waiting(*site).approval > 0) any = true;
+    while (site->options.hub && report_.ok && Decide(site->number, true)) any = true;
+  }
+  return any;
+}
+
 bool Federation::Rest(uint64_t ticks_max) {
   const uint64_t begin_ms = last_message_ms_ = scheduler_.now_ms();
   while (report_.ok && !Quiet()) {
@@ -652,12 +666,14 @@ void Federation::Settle(uint64_t ticks_max, const std::function<void()>& before)
   const auto hubs = std::count_if(sites_.begin(), sites_.end(),
                                   [](const auto& site) { return site->options.hub; });
   const uint64_t least_ms = hubs > 1 && past_changed_ ? kHubsHeardMs : 0;
-  while (report_.ok && (!Quiet() || scheduler_.now_ms() - begin_ms < least_ms)) {
+  while (report_.ok && (!Quiet() || DecideAll() || scheduler_.now_ms() - begin_ms < least_ms)) {
     if (scheduler_.now_ms() - begin_ms > ticks_max * 1000) {
       std::string who;
       for (const auto& site : sites_) {
-        if (const uint64_t waiting = Waiting(*site); waiting > 0 && !site->revoked) {
-          absl::StrAppend(&who, " ", site->name, " (", waiting, " records wait)");
+        const storage::WaitingCounts waiting = Waiting(*site);
+        if (waiting != storage::WaitingCounts{} && !site->revoked) {
+          absl::StrAppend(&who, " ", site->name, " (", waiting.ahead, " records wait for a clock, ",
+                          waiting.approval, " for headquarters' word)");
         }
         for (const Client& client : site->clients) {
           if (!client.ready && !site->revoked) absl::StrAppend(&who, " ", site->name);

@@ -752,6 +752,27 @@ bool Federation::Scrub(size_t number) {
   return true;
 }
 
+bool Federation::Decide(size_t number, bool approve) {
+  const Site& site = *sites_[number];
+  if (site.life == nullptr) return false;
+  for (const storage::Approval& approval : site.life->replica->ListApprovals(0, SIZE_MAX)) {
+    const bool revoked = std::all_of(sites_.begin(), sites_.end(), [&](const auto& other) {
+      return other->revoked || other->options.node != approval.from;
+    });
+    if (revoked || (approval.erasure && !approve)) continue;
+    Log(absl::StrCat(site.name, approve ? " approves " : " rejects ", NameOf(approval.key)));
+    storage::Replica& replica = *site.life->replica;
+    const auto done = approve ? replica.Approve(approval.number) : replica.Reject(approval.number);
+    Made(number, done.status());
+    if (done.ok() && site.life != nullptr) {
+      site.life->table->Stop(approval.from, absl::AbortedError("headquarters has decided"));
+    }
+    AfterTask(number);
+    return done.ok();
+  }
+  return false;
+}
+
 bool Federation::TellDropped(size_t number, size_t node, const std::string& record) {
   const Site& site = *sites_[number];
   const Site& other = *sites_[node];

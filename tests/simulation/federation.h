@@ -94,6 +94,9 @@ class Federation {
   bool RetryRefused(size_t site);
   bool DropRefused(size_t site);
   bool Scrub(size_t site);
+  // An officer at a hub says a word on the oldest that waits there, of a node that is not revoked.
+  // What erases is never rejected: it would stay at the one node. False where nothing waits.
+  bool Decide(size_t site, bool approve);
   void Revoke(size_t site);
   // What stands at a site, empty where it does not hold the record.
   std::optional<PlainRecord> Read(size_t site, const std::string& record) const;
@@ -301,7 +304,8 @@ class Federation {
   void CheckFeeds(size_t site);
   bool Reaches(const Site& site, const Client& client) const;
   bool Admitted(const Site& site) const { return !ended_certificates_.contains(site.options.node); }
-  uint64_t Waiting(const Site& site) const;
+  storage::WaitingCounts Waiting(const Site& site) const;
+  bool DecideAll();
   bool Quiet() const;
   std::string Differences();
   void CheckBytes(size_t site);

@@ -126,6 +126,10 @@ const char* WorkName(Work work) {
       return "revoke";
     case Work::kScrub:
       return "scrub";
+    case Work::kApprove:
+      return "approve";
+    case Work::kReject:
+      return "reject";
   }
   return "?";
 }

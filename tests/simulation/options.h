@@ -71,8 +71,10 @@ enum class Work : uint8_t {
   kJoin,
   kRevoke,
   kScrub,
+  kApprove,  // headquarters' word on what a node pushed
+  kReject,
 };
-inline constexpr Work kLastWork = Work::kScrub;
+inline constexpr Work kLastWork = Work::kReject;
 const char* WorkName(Work work);
 
 struct Options {

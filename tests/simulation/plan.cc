@@ -175,6 +175,7 @@ class Compiler {
   absl::StatusOr<Act> TellDropped(const Words& words);
   absl::StatusOr<Act> Revoke(const Words& words);
   absl::StatusOr<Act> Certificate(const Words& words);
+  absl::StatusOr<Act> Decide(const Words& words);
   absl::StatusOr<Act> Schema(const Words& words);
   absl::StatusOr<Act> Nonsense(const Words& words);
 
@@ -260,6 +261,8 @@ const std::vector<Compiler::Form>& Compiler::Commands() {
       {"revoke NODE", &Compiler::Revoke},
       {"expire NODE", &Compiler::Certificate},
       {"rejoin NODE", &Compiler::Certificate},
+      {"approve HUB", &Compiler::Decide},
+      {"reject HUB", &Compiler::Decide},
       {"schema COMPUTER older|newer", &Compiler::Schema},
       {"nonsense COMPUTER", &Compiler::Nonsense},
   };
@@ -662,6 +665,17 @@ absl::StatusOr<Act> Compiler::Certificate(const Words& words) {
       stage.federation.JoinAgain(stage.At(name));
     }
     return absl::OkStatus();
+  });
+}
+
+absl::StatusOr<Act> Compiler::Decide(const Words& words) {
+  CHAPTER_RETURN_IF_ERROR(Fits(words.size() == 2));
+  CHAPTER_RETURN_IF_ERROR(Kind(words[1], true));
+  return Act([name = words[1], approve = words[0] == "approve"](Stage& stage) {
+    CHAPTER_RETURN_IF_ERROR(WaitUp(stage, name));
+    if (stage.federation.failed()) return absl::OkStatus();
+    if (stage.federation.Decide(stage.At(name), approve)) return absl::OkStatus();
+    return Unmet(absl::StrCat("nothing waits at ", name, " for headquarters' word"));
   });
 }
 

@@ -134,7 +134,7 @@ class Workload {
         {Work::kSettle, 90},     {Work::kFollower, 50},   {Work::kMoveFollower, 25},
         {Work::kBatch, 30},      {Work::kForbidden, 15},  {Work::kRetryRefused, 12},
         {Work::kDropRefused, 6}, {Work::kJoin, 4},        {Work::kRevoke, 1},
-        {Work::kScrub, 4},
+        {Work::kScrub, 4},       {Work::kApprove, 30},    {Work::kReject, 10},
     };
     uint64_t total = 0;
     for (const Weight& weight : kWeights) total += weight.weight;
@@ -197,6 +197,9 @@ class Workload {
         return RevokeOne(site);
       case Work::kScrub:
         return federation_.Scrub(site);
+      case Work::kApprove:
+      case Work::kReject:
+        return Decide(work == Work::kApprove);
     }
     return false;
   }
@@ -383,6 +386,11 @@ class Workload {
       if (work_.Chance(400)) cells.push_back(Text(kName));
       return federation_.Put(site, {{record, cells}});
     });
+  }
+
+  bool Decide(bool approve) {
+    const auto hubs = Sites([&](size_t s) { return federation_.hub(s) && federation_.up(s); });
+    return !hubs.empty() && federation_.Decide(work_.Pick(hubs), approve);
   }
 
   bool RevokeOne(size_t site) {

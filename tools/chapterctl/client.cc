@@ -121,6 +121,7 @@ Client::Client(std::shared_ptr<grpc::Channel> channel, std::string served, std::
       records_(v1::RecordsService::NewStub(channel)),
       conflicts_(v1::ConflictsService::NewStub(channel)),
       refused_(v1::RefusedService::NewStub(channel)),
+      approvals_(v1::ApprovalsService::NewStub(channel)),
       sync_(v1::SyncService::NewStub(channel)),
       admin_(v1::AdminService::NewStub(channel)) {}
 

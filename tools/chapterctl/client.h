@@ -18,6 +18,7 @@
 #include <grpcpp/support/status.h>
 
 #include "chaptersync/v1/admin_service.grpc.pb.h"
+#include "chaptersync/v1/approvals_service.grpc.pb.h"
 #include "chaptersync/v1/conflicts_service.grpc.pb.h"
 #include "chaptersync/v1/records_service.grpc.pb.h"
 #include "chaptersync/v1/refused_service.grpc.pb.h"
@@ -29,7 +30,7 @@ namespace chaptersync::ctl {
 
 // A call that takes longer than this has failed: the daemon is on this machine.
 inline constexpr absl::Duration kCallTimeout = absl::Minutes(2);
-// Records, conflicts or refused writes asked for at a time.
+// Records, conflicts, refused writes or approvals asked for at a time.
 inline constexpr int kPageSize = 500;
 
 class Client {
@@ -85,6 +86,7 @@ class Client {
   v1::RecordsService::Stub& records() { return *records_; }
   v1::ConflictsService::Stub& conflicts() { return *conflicts_; }
   v1::RefusedService::Stub& refused() { return *refused_; }
+  v1::ApprovalsService::Stub& approvals() { return *approvals_; }
   v1::SyncService::Stub& sync() { return *sync_; }
   v1::AdminService::Stub& admin() { return *admin_; }
 
@@ -94,6 +96,7 @@ class Client {
   const std::unique_ptr<v1::RecordsService::Stub> records_;
   const std::unique_ptr<v1::ConflictsService::Stub> conflicts_;
   const std::unique_ptr<v1::RefusedService::Stub> refused_;
+  const std::unique_ptr<v1::ApprovalsService::Stub> approvals_;
   const std::unique_ptr<v1::SyncService::Stub> sync_;
   const std::unique_ptr<v1::AdminService::Stub> admin_;
 };

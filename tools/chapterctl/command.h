@@ -36,6 +36,7 @@ void AddChapterCommands(CLI::App& noun, const node::EntityType& type, Action& ac
 void AddAdminCommands(CLI::App& app, Action& action);
 void AddConflictCommands(CLI::App& app, Action& action);
 void AddRefusedCommands(CLI::App& app, Action& action);
+void AddApprovalCommands(CLI::App& app, Action& action);
 void AddSyncCommands(CLI::App& app, Action& action);
 void AddWatchCommand(CLI::App& app, Action& action);
 

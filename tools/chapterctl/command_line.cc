@@ -113,6 +113,7 @@ int Run(const std::vector<std::string>& words, Terminal& terminal, const Connect
   AddRecordCommands(app, node::BuiltinEntities(), action);
   AddConflictCommands(app, action);
   AddRefusedCommands(app, action);
+  AddApprovalCommands(app, action);
   AddSyncCommands(app, action);
   AddWatchCommand(app, action);
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// conflicts and refused: what needs an officer's decision, and the decision. A
-// third value is typed as a field's value is, and sent as JSON.
+// conflicts, refused and approvals: what needs an officer's decision, and the
+// decision. A third value is typed as a field's value is, and sent as JSON.
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -21,6 +22,7 @@ namespace {
 
 using Conflicts = v1::ConflictsService::Stub;
 using Refused = v1::RefusedService::Stub;
+using Approvals = v1::ApprovalsService::Stub;
 
 constexpr size_t kIdDigits = 12;
 constexpr uint64_t kNumberMax = uint64_t{1} << 62;
@@ -227,6 +229,62 @@ absl::Status TakeOff(Context& context, uint64_t number, const std::string& done,
   return absl::OkStatus();
 }
 
+// --- Approvals ---
+
+absl::Status ListApprovals(Context& context) {
+  v1::ListApprovalsRequest request;
+  request.set_page_size(kPageSize);
+  Table table(context.output, {"number", "noun", "record", "from", "reason", "since"});
+  CHAPTER_RETURN_IF_ERROR(
+      (context.client.Pages<Approvals, v1::ListApprovalsRequest, v1::ListApprovalsResponse>(
+          context.client.approvals(), &Approvals::ListApprovals, std::move(request),
+          [&](v1::ListApprovalsResponse& page) -> absl::StatusOr<bool> {
+            for (const v1::Approval& approval : page.approvals()) {
+              if (context.output.json()) {
+                context.output.Object(ApprovalJson(approval));
+                continue;
+              }
+              table.Row({absl::StrCat(approval.number()), approval.noun(), approval.record(),
+                         approval.from(), approval.reason(), TimeText(approval.since())});
+            }
+            return true;
+          })));
+  if (!context.output.json()) table.Finish("nothing waits for headquarters' word");
+  return absl::OkStatus();
+}
+
+// Approve and reject: both answer what had waited.
+template <typename Request, typename Response>
+absl::Status Decide(Context& context, uint64_t number, const std::string& done,
+                    grpc::Status (Approvals::*method)(grpc::ClientContext*, const Request&,
+                                                      Response*)) {
+  Request request;
+  request.set_number(number);
+  CHAPTER_ASSIGN_OR_RETURN(const Response response,
+                           context.client.Call(context.client.approvals(), method, request));
+  const v1::Approval& approval = response.approval();
+  if (context.output.json()) {
+    context.output.Object(ApprovalJson(approval));
+  } else {
+    context.output.Line(absl::StrCat(done, " ", number, ": ", approval.noun(), "/",
+                                     approval.record(), " from ", approval.from()));
+  }
+  return absl::OkStatus();
+}
+
+// The commands of a group that take a number.
+std::function<void(const char*, const char*, Action)> NumberCommands(
+    CLI::App* group, const std::shared_ptr<uint64_t>& number, const std::string& description,
+    Action& action) {
+  return [=, &action](const char* name, const char* what, Action run) {
+    CLI::App* command = group->add_subcommand(name, what);
+    command->add_option("N", *number, description)
+        ->required()
+        ->check(CLI::Range(uint64_t{1}, kNumberMax));
+    command->callback([&action, run = std::move(run)] { action = run; });
+  };
+}
+
 }  // namespace
 
 void AddConflictCommands(CLI::App& app, Action& action) {
@@ -259,13 +317,7 @@ void AddConflictCommands(CLI::App& app, Action& action) {
 void AddRefusedCommands(CLI::App& app, Action& action) {
   CLI::App* group = AddGroup(app, "refused", "writes that the hub did not take");
   const auto number = std::make_shared<uint64_t>(0);
-  const auto add = [=, &action](const char* name, const char* description, Action run) {
-    CLI::App* command = group->add_subcommand(name, description);
-    command->add_option("N", *number, "a refused write's number")
-        ->required()
-        ->check(CLI::Range(uint64_t{1}, kNumberMax));
-    command->callback([&action, run = std::move(run)] { action = run; });
-  };
+  const auto add = NumberCommands(group, number, "a refused write's number", action);
   group->add_subcommand("list", "shows refused writes")->callback([&action] {
     action = ListRefused;
   });
@@ -276,6 +328,19 @@ void AddRefusedCommands(CLI::App& app, Action& action) {
   add("drop", "takes it off the list", [=](Context& context) {
     return TakeOff(context, *number, "dropped", &Refused::DropRefused);
   });
+}
+
+void AddApprovalCommands(CLI::App& app, Action& action) {
+  CLI::App* group = AddGroup(app, "approvals", "at the hub: what waits for headquarters' word");
+  const auto number = std::make_shared<uint64_t>(0);
+  const auto add = NumberCommands(group, number, "the number of what waits", action);
+  group->add_subcommand("list", "shows what waits")->callback([&action] {
+    action = ListApprovals;
+  });
+  add("approve", "takes it, as if headquarters had written it",
+      [=](Context& context) { return Decide(context, *number, "approved", &Approvals::Approve); });
+  add("reject", "refuses it, for good",
+      [=](Context& context) { return Decide(context, *number, "rejected", &Approvals::Reject); });
 }
 
 }  // namespace chaptersync::ctl

@@ -287,6 +287,17 @@ Json RefusedJson(const v1::RefusedWrite& refused) {
   return out;
 }
 
+Json ApprovalJson(const v1::Approval& approval) {
+  Json out;
+  out["number"] = approval.number();
+  out["noun"] = approval.noun();
+  out["record"] = approval.record();
+  out["from"] = approval.from();
+  out["reason"] = approval.reason();
+  out["since"] = TimeJson(approval.has_since(), approval.since());
+  return out;
+}
+
 Json StatusJson(const v1::GetStatusResponse& status) {
   Json out;
   out["replica"] = status.replica();

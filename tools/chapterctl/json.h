@@ -15,6 +15,7 @@
 #include "google/protobuf/timestamp.pb.h"
 
 #include "chaptersync/v1/admin_service.pb.h"
+#include "chaptersync/v1/approvals_service.pb.h"
 #include "chaptersync/v1/record.pb.h"
 #include "chaptersync/v1/records_service.pb.h"
 #include "chaptersync/v1/refused_service.pb.h"
@@ -47,6 +48,7 @@ Json ConflictJson(const v1::Conflict& conflict);
 std::string StandsText(const v1::Conflict& conflict);
 Json ExplanationJson(const v1::FieldExplanation& field);
 Json RefusedJson(const v1::RefusedWrite& refused);
+Json ApprovalJson(const v1::Approval& approval);
 Json StatusJson(const v1::GetStatusResponse& status);
 Json NodeJson(const v1::EnrolledNode& node);
 Json PeerScopeJson(const v1::PeerScope& peer);

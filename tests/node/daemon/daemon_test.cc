@@ -2,7 +2,7 @@
 //
 // What the daemons share: options from the command line, a file and the
 // environment; a disk that fails; scrubbing after drops; the services that show
-// and steer syncing.
+// and steer syncing, and take headquarters' word.
 #include "node/daemon/daemon.h"
 
 #include <unistd.h>
@@ -220,8 +220,10 @@ class FakeRoster final : public Roster {
     if (chapter != "italy") return absl::NotFoundError("there is no chapter '" + chapter + "'");
     return RevokedChapter{{nodes.front().node}, 2};
   }
+  void RestartSessions(const storage::NodeId& node) override { restarted.push_back(node); }
   std::vector<Node> nodes;
   std::vector<storage::NodeId> revoked;
+  std::vector<storage::NodeId> restarted;
 };
 
 // The services on a socket, as the daemons serve them.
@@ -235,6 +237,7 @@ class LocalServerTest : public testing::Test {
     channel_ = grpc::CreateChannel("unix:" + socket_, grpc::InsecureChannelCredentials());
     sync_ = v1::SyncService::NewStub(channel_);
     admin_ = v1::AdminService::NewStub(channel_);
+    approvals_ = v1::ApprovalsService::NewStub(channel_);
   }
 
   PeerState State() {
@@ -258,6 +261,63 @@ class LocalServerTest : public testing::Test {
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::SyncService::Stub> sync_;
   std::unique_ptr<v1::AdminService::Stub> admin_;
+  std::unique_ptr<v1::ApprovalsService::Stub> approvals_;
+};
+
+// At a hub, what a computer pushed and an officer is to look at.
+class ApprovalsTest : public LocalServerTest {
+ protected:
+  ApprovalsTest() {
+    known_ = State().node;
+    roster_.nodes = {{known_, "italy", "desk", 0, 0}};
+  }
+
+  // A computer of italy says that a note was erased, which is here: that waits.
+  void PushErased(const storage::NodeId& node, uint32_t number) {
+    ASSERT_TRUE(site_.Put(number, "italy", "here").ok());
+    storage::RecordUpdate update;
+    update.state = site_.replica->Read(NoteKey(number))->record;
+    update.state.Erase();
+    storage::ApplyRequest push;
+    push.peer.node = node;
+    push.peer.replica = State().replica;
+    push.peer.epoch = {1};
+    push.peer.scopes = {storage::Scope::Global(), storage::Scope::Chapter("italy")};
+    push.peer.entities = {{kNote, site_.options.entities[kNote].fingerprint}};
+    push.records = {{storage::Sequence{number}, NoteKey(number), storage::EncodeUpdate(update)}};
+    const auto applied = site_.replica->Apply(push);
+    ASSERT_TRUE(applied.ok()) << applied.status();
+    ASSERT_EQ(applied->outcomes.front().refusal.reason, storage::RefusedRecord::Reason::kWaits);
+  }
+  bool Erased(uint32_t number) { return site_.replica->Read(NoteKey(number))->record.erased; }
+
+  grpc::Status List(int page_size, const std::string& token, v1::ListApprovalsResponse& response) {
+    grpc::ClientContext context;
+    v1::ListApprovalsRequest request;
+    request.set_page_size(page_size);
+    request.set_page_token(token);
+    return approvals_->ListApprovals(&context, request, &response);
+  }
+  grpc::Status Approve(uint64_t number, v1::Approval* approval = nullptr) {
+    grpc::ClientContext context;
+    v1::ApproveRequest request;
+    v1::ApproveResponse response;
+    request.set_number(number);
+    const grpc::Status status = approvals_->Approve(&context, request, &response);
+    if (approval != nullptr) *approval = response.approval();
+    return status;
+  }
+  grpc::Status Reject(uint64_t number, v1::Approval* approval = nullptr) {
+    grpc::ClientContext context;
+    v1::RejectRequest request;
+    v1::RejectResponse response;
+    request.set_number(number);
+    const grpc::Status status = approvals_->Reject(&context, request, &response);
+    if (approval != nullptr) *approval = response.approval();
+    return status;
+  }
+
+  storage::NodeId known_;
 };
 
 TEST_F(LocalServerTest, ShowsHowItStandsWithItsPeers) {
@@ -441,6 +501,69 @@ TEST_F(LocalServerTest, ANodeHasNoRoster) {
   const grpc::Status status = admin_->CreateInvitation(&context, {}, &response);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
   EXPECT_THAT(status.error_message(), HasSubstr("this is a node"));
+}
+
+TEST_F(ApprovalsTest, AreListedPageByPage) {
+  Serve(&roster_);
+  storage::NodeId stranger;
+  stranger.bytes[0] = 0xcd;
+  for (const uint32_t number : {1, 2, 3}) PushErased(number == 2 ? stranger : known_, number);
+  v1::ListApprovalsResponse page;
+  ASSERT_TRUE(List(2, "", page).ok());
+  ASSERT_EQ(page.approvals_size(), 2);
+  const v1::Approval& first = page.approvals(0);
+  EXPECT_EQ(first.number(), 1u);
+  EXPECT_EQ(first.noun(), "entity 9001");
+  EXPECT_EQ(first.record(), NoteKey(1).id.ToString());
+  EXPECT_EQ(first.from(), "italy/desk");
+  EXPECT_EQ(first.reason(), site_.replica->ListApprovals(0, 1).front().reason);
+  EXPECT_EQ(static_cast<uint64_t>(first.since().seconds()),
+            site_.replica->ListApprovals(0, 1).front().since_ms / 1000);
+  EXPECT_EQ(page.approvals(1).from(), stranger.ToString());
+  const std::string token = page.next_page_token();
+  ASSERT_TRUE(List(2, token, page).ok());
+  ASSERT_EQ(page.approvals_size(), 1);
+  EXPECT_EQ(page.approvals(0).number(), 3u);
+  EXPECT_EQ(page.next_page_token(), "");
+  EXPECT_EQ(List(1001, "", page).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(List(0, "odd", page).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+}
+
+TEST_F(ApprovalsTest, ADecisionIsTakenOnceAndTheNodeBeginsAnew) {
+  Serve(&roster_);
+  PushErased(known_, 1);
+  PushErased(known_, 2);
+  v1::Approval approval;
+  ASSERT_TRUE(Approve(1, &approval).ok());
+  EXPECT_EQ(approval.number(), 1u);
+  EXPECT_EQ(approval.record(), NoteKey(1).id.ToString());
+  EXPECT_EQ(approval.from(), "italy/desk");
+  EXPECT_TRUE(Erased(1));
+  EXPECT_THAT(roster_.restarted, ElementsAre(known_));
+  ASSERT_TRUE(Reject(2, &approval).ok());
+  EXPECT_EQ(approval.number(), 2u);
+  EXPECT_FALSE(Erased(2));
+  EXPECT_THAT(roster_.restarted, ElementsAre(known_, known_));
+  v1::ListApprovalsResponse page;
+  ASSERT_TRUE(List(0, "", page).ok());
+  EXPECT_EQ(page.approvals_size(), 0);
+  for (const uint64_t number : {0, 1, 2, 3}) {
+    EXPECT_EQ(Approve(number).error_code(), grpc::StatusCode::NOT_FOUND) << number;
+    EXPECT_EQ(Reject(number).error_code(), grpc::StatusCode::NOT_FOUND) << number;
+  }
+  EXPECT_EQ(roster_.restarted.size(), 2u) << "nothing was decided, and a session ended";
+}
+
+TEST_F(ApprovalsTest, AreAtTheHubOnly) {
+  Serve(nullptr);
+  PushErased(known_, 1);
+  v1::ListApprovalsResponse page;
+  for (const grpc::Status& status : {List(0, "", page), Approve(1), Reject(1)}) {
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+    EXPECT_EQ(status.error_message(),
+              "what waits for headquarters' word is listed and decided at the hub; this is a node");
+  }
+  EXPECT_FALSE(Erased(1));
 }
 
 }  // namespace

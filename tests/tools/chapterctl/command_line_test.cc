@@ -93,6 +93,16 @@ class CommandLineTest : public testing::Test {
     daemon_.records.records[record.name()] = record;
   }
 
+  void AddApproval(uint64_t number, const std::string& from) {
+    v1::Approval& approval = daemon_.approvals.waiting[number];
+    approval.set_number(number);
+    approval.set_noun("members");
+    approval.set_record(kIdA);
+    approval.set_from(from);
+    approval.set_reason("it was erased");
+    approval.mutable_since()->set_seconds(1'750'000'000);
+  }
+
   FakeDaemon daemon_;
   bool at_terminal_ = false;
   std::string folder_;
@@ -103,7 +113,11 @@ class CommandLineTest : public testing::Test {
 TEST_F(CommandLineTest, WrongWordsAreOneLineAndExit2) {
   const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
       {{"frobnicate"}, "chapterctl: unknown command 'frobnicate'"},
-      {{"approvals", "list"}, "chapterctl: unknown command 'approvals'"},
+      {{"approvals"}, "chapterctl: approvals: which command?"},
+      {{"approvals", "settle"}, "chapterctl: unknown command 'approvals settle'"},
+      {{"approvals", "approve"}, "chapterctl: approvals approve: N"},
+      {{"approvals", "approve", "0"}, "chapterctl: approvals approve: N"},
+      {{"approvals", "reject", "1", "2"}, "chapterctl: unexpected word '2' after approvals reject"},
       {{"members", "frobnicate"}, "chapterctl: unknown command 'members frobnicate'"},
       {{"unicorns", "list"}, "chapterctl: unknown command 'unicorns'"},
       {{}, "chapterctl: which command?"},
@@ -337,6 +351,50 @@ TEST_F(CommandLineTest, ASignalEndsAWatchWell) {
     EXPECT_EQ(Run({"watch"}), 0) << err_;
     EXPECT_EQ(err_, "");
   }
+}
+
+TEST_F(CommandLineTest, WhatWaitsIsListed) {
+  at_terminal_ = true;
+  EXPECT_EQ(Run({"approvals", "list"}), 0);
+  EXPECT_EQ(out_, "");
+  EXPECT_EQ(err_, "nothing waits for headquarters' word\n");
+  at_terminal_ = false;
+  EXPECT_EQ(Run({"--output", "json", "approvals", "list"}), 0);
+  EXPECT_EQ(out_ + err_, "");
+  for (const uint64_t number : {2, 3, 7}) AddApproval(number, "italy/desk");
+  EXPECT_EQ(Run({"--output", "json", "approvals", "list"}), 0);
+  EXPECT_THAT(out_,
+              StartsWith(absl::StrCat("{\"number\":2,\"noun\":\"members\",\"record\":\"", kIdA,
+                                      "\",\"from\":\"italy/desk\",\"reason\":\"it was erased\","
+                                      "\"since\":\"2025-06-15T15:06:40.000Z\"}\n{\"number\":3,")));
+  EXPECT_EQ(std::count(out_.begin(), out_.end(), '\n'), 3);
+  EXPECT_EQ(Run({"--output", "csv", "approvals", "list"}), 0);
+  EXPECT_THAT(out_,
+              StartsWith(absl::StrCat("number,noun,record,from,reason,since\n2,members,", kIdA,
+                                      ",italy/desk,it was erased,2025-06-15T15:06:40.000Z\n")));
+  EXPECT_EQ(Run({"approvals", "list"}), 0);
+  EXPECT_THAT(out_, HasSubstr("it was erased"));
+}
+
+TEST_F(CommandLineTest, WhatWaitsIsApprovedOrRejectedByItsNumber) {
+  for (const uint64_t number : {1, 2, 3}) AddApproval(number, "italy/desk");
+  EXPECT_EQ(Run({"--actor", "ann", "approvals", "approve", "1"}), 0) << err_;
+  EXPECT_EQ(out_, absl::StrCat("approved 1: members/", kIdA, " from italy/desk\n"));
+  EXPECT_EQ(Run({"approvals", "reject", "2"}), 0) << err_;
+  EXPECT_EQ(out_, absl::StrCat("rejected 2: members/", kIdA, " from italy/desk\n"));
+  EXPECT_EQ(Run({"--output", "json", "approvals", "reject", "3"}), 0) << err_;
+  EXPECT_THAT(out_, StartsWith("{\"number\":3,\"noun\":\"members\","));
+  EXPECT_THAT(daemon_.approvals.approved, ElementsAre(1));
+  EXPECT_THAT(daemon_.approvals.rejected, ElementsAre(2, 3));
+  EXPECT_THAT(daemon_.approvals.actors, ElementsAre("ann", OsUser(), OsUser()));
+  EXPECT_EQ(Run({"approvals", "approve", "1"}), 3);
+  EXPECT_EQ(err_, "chapterctl: nothing of number 1 waits for headquarters' word\n");
+  daemon_.approvals.failure = {grpc::StatusCode::FAILED_PRECONDITION, "this is a node"};
+  for (const char* command : {"approve", "reject"}) {
+    EXPECT_EQ(Run({"approvals", command, "1"}), 4);
+    EXPECT_EQ(err_, "chapterctl: this is a node\n");
+  }
+  EXPECT_EQ(Run({"approvals", "list"}), 4);
 }
 
 TEST_F(CommandLineTest, AConflictsThirdValueIsReadAsItsField) {

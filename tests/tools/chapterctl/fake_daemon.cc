@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Writes replace a record's message as a whole; pages hold two records, so that
+// Writes replace a record's message as a whole; pages hold two items, so that
 // whoever reads them has to turn pages.
 #include "tests/tools/chapterctl/fake_daemon.h"
 
@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include <grpcpp/server_builder.h>
 #include <grpcpp/support/channel_arguments.h>
@@ -167,10 +168,57 @@ grpc::Status FakeConflicts::SettleConflict(grpc::ServerContext*,
   return grpc::Status::OK;
 }
 
+grpc::Status FakeApprovals::ListApprovals(grpc::ServerContext*,
+                                          const v1::ListApprovalsRequest* request,
+                                          v1::ListApprovalsResponse* response) {
+  if (!failure.ok()) return failure;
+  uint64_t after = 0;
+  if (!request->page_token().empty() && !absl::SimpleAtoi(request->page_token(), &after)) {
+    return {grpc::StatusCode::INVALID_ARGUMENT, "page token is damaged"};
+  }
+  for (auto it = waiting.upper_bound(after); it != waiting.end(); ++it) {
+    if (response->approvals_size() == kPage) {
+      response->set_next_page_token(absl::StrCat(response->approvals(kPage - 1).number()));
+      break;
+    }
+    *response->add_approvals() = it->second;
+  }
+  return grpc::Status::OK;
+}
+
+grpc::Status FakeApprovals::Approve(grpc::ServerContext* context, const v1::ApproveRequest* request,
+                                    v1::ApproveResponse* response) {
+  const grpc::Status status = Take(*context, request->number(), *response->mutable_approval());
+  if (status.ok()) approved.push_back(request->number());
+  return status;
+}
+
+grpc::Status FakeApprovals::Reject(grpc::ServerContext* context, const v1::RejectRequest* request,
+                                   v1::RejectResponse* response) {
+  const grpc::Status status = Take(*context, request->number(), *response->mutable_approval());
+  if (status.ok()) rejected.push_back(request->number());
+  return status;
+}
+
+grpc::Status FakeApprovals::Take(const grpc::ServerContext& context, uint64_t number,
+                                 v1::Approval& approval) {
+  if (!failure.ok()) return failure;
+  const auto it = waiting.find(number);
+  if (it == waiting.end()) {
+    return {grpc::StatusCode::NOT_FOUND,
+            absl::StrCat("nothing of number ", number, " waits for headquarters' word")};
+  }
+  actors.push_back(ActorOf(context));
+  approval = it->second;
+  waiting.erase(it);
+  return grpc::Status::OK;
+}
+
 FakeDaemon::FakeDaemon() {
   grpc::ServerBuilder builder;
   builder.RegisterService(&records);
   builder.RegisterService(&conflicts);
+  builder.RegisterService(&approvals);
   server_ = builder.BuildAndStart();
 }
 

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A daemon's records and conflicts in memory, served within the test: enough
-// behaviour to drive commands, and whatever failure a test asks for. Call its
-// methods from one thread while no command runs.
+// A daemon's records, conflicts and approvals in memory, served within the test:
+// enough behaviour to drive commands, and whatever failure a test asks for. Call
+// its methods from one thread while no command runs.
 #ifndef CHAPTERSYNC_TESTS_TOOLS_CHAPTERCTL_FAKE_DAEMON_H_
 #define CHAPTERSYNC_TESTS_TOOLS_CHAPTERCTL_FAKE_DAEMON_H_
 
+#include <cstdint>
 #include <map>
 #include <memory>
 #include <string>
@@ -15,6 +16,7 @@
 #include <grpcpp/server.h>
 #include <grpcpp/support/sync_stream.h>
 
+#include "chaptersync/v1/approvals_service.grpc.pb.h"
 #include "chaptersync/v1/conflicts_service.grpc.pb.h"
 #include "chaptersync/v1/records_service.grpc.pb.h"
 
@@ -63,6 +65,24 @@ class FakeConflicts final : public v1::ConflictsService::Service {
                               v1::SettleConflictResponse*) override;
 };
 
+class FakeApprovals final : public v1::ApprovalsService::Service {
+ public:
+  std::map<uint64_t, v1::Approval> waiting;  // by number
+  std::vector<uint64_t> approved;
+  std::vector<uint64_t> rejected;
+  std::vector<std::string> actors;  // of decisions
+  grpc::Status failure;             // of every call
+
+  grpc::Status ListApprovals(grpc::ServerContext*, const v1::ListApprovalsRequest*,
+                             v1::ListApprovalsResponse*) override;
+  grpc::Status Approve(grpc::ServerContext*, const v1::ApproveRequest*,
+                       v1::ApproveResponse*) override;
+  grpc::Status Reject(grpc::ServerContext*, const v1::RejectRequest*, v1::RejectResponse*) override;
+
+ private:
+  grpc::Status Take(const grpc::ServerContext& context, uint64_t number, v1::Approval& approval);
+};
+
 class FakeDaemon {
  public:
   FakeDaemon();
@@ -70,6 +90,7 @@ class FakeDaemon {
 
   FakeRecords records;
   FakeConflicts conflicts;
+  FakeApprovals approvals;
   std::shared_ptr<grpc::Channel> channel();
 
  private:

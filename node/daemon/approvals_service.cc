@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A decision is durable before the node's session ends, so that the next one tells
+// the node. Names are read first: once it is taken, nothing fails.
+#include "node/daemon/approvals_service.h"
+
+#include <utility>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include <spdlog/spdlog.h>
+
+#include "node/api/limits.h"
+#include "node/api/page_token.h"
+#include "node/api/status.h"
+#include "node/entity/text.h"
+#include "storage/core/status.h"
+
+namespace chaptersync::node {
+namespace {
+
+constexpr char kQuery[] = "approvals";
+
+absl::Status NoHub() {
+  return absl::FailedPreconditionError(
+      "what waits for headquarters' word is listed and decided at the hub; this is a node");
+}
+
+}  // namespace
+
+absl::StatusOr<ApprovalsServiceServer::Names> ApprovalsServiceServer::ReadNames() const {
+  if (roster_ == nullptr) return NoHub();
+  CHAPTER_ASSIGN_OR_RETURN(const std::vector<Roster::Node> nodes, roster_->ListNodes());
+  Names names;
+  for (const Roster::Node& node : nodes) {
+    names[node.node] = absl::StrCat(node.chapter, "/", node.name);
+  }
+  return names;
+}
+
+v1::Approval ApprovalsServiceServer::Show(const storage::Approval& approval,
+                                          const Names& names) const {
+  v1::Approval out;
+  out.set_number(approval.number);
+  out.set_noun(api_.entities.NounOf(approval.key.entity));
+  out.set_record(approval.key.id.ToString());
+  const auto name = names.find(approval.from);
+  out.set_from(name == names.end() ? approval.from.ToString() : name->second);
+  out.set_reason(ValidUtf8(approval.reason) ? approval.reason : Shown(approval.reason));
+  *out.mutable_since() = ShowTime(storage::HybridTime::FromWall(approval.since_ms));
+  return out;
+}
+
+absl::Status ApprovalsServiceServer::List(const v1::ListApprovalsRequest& request,
+                                          v1::ListApprovalsResponse& response) const {
+  CHAPTER_ASSIGN_OR_RETURN(const Names names, ReadNames());
+  CHAPTER_ASSIGN_OR_RETURN(const size_t page_size, PageSize(request.page_size()));
+  CHAPTER_ASSIGN_OR_RETURN(const std::string position, ReadPageToken(kQuery, request.page_token()));
+  uint64_t after = 0;
+  if (!position.empty() && !absl::SimpleAtoi(position, &after)) {
+    return absl::InvalidArgumentError("page token is damaged");
+  }
+  size_t bytes = 0;
+  // One over tells that there is more.
+  for (const storage::Approval& approval : api_.replica.ListApprovals(after, page_size + 1)) {
+    v1::Approval shown = Show(approval, names);
+    const size_t size = shown.ByteSizeLong();
+    const bool full = static_cast<size_t>(response.approvals_size()) == page_size ||
+                      (response.approvals_size() > 0 && bytes + size > kPageBytesMax);
+    if (full) {
+      response.set_next_page_token(MakePageToken(kQuery, absl::StrCat(after)));
+      break;
+    }
+    bytes += size;
+    *response.add_approvals() = std::move(shown);
+    after = approval.number;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ApprovalsServiceServer::Decide(const grpc::ServerContext& context, uint64_t number,
+                                            Decision decision, const char* done,
+                                            v1::Approval& approval) {
+  CHAPTER_ASSIGN_OR_RETURN(const Names names, ReadNames());
+  CHAPTER_ASSIGN_OR_RETURN(const std::string actor, WriterOf(api_, context));
+  CHAPTER_ASSIGN_OR_RETURN(const storage::Approval decided, (api_.replica.*decision)(number));
+  roster_->RestartSessions(decided.from);
+  approval = Show(decided, names);
+  spdlog::info("approval {}, {}/{} from {}, was {} by {}", number, approval.noun(),
+               approval.record(), approval.from(), done, actor);
+  return absl::OkStatus();
+}
+
+grpc::Status ApprovalsServiceServer::ListApprovals(grpc::ServerContext* /*context*/,
+                                                   const v1::ListApprovalsRequest* request,
+                                                   v1::ListApprovalsResponse* response) {
+  return ToGrpc(List(*request, *response));
+}
+
+grpc::Status ApprovalsServiceServer::Approve(grpc::ServerContext* context,
+                                             const v1::ApproveRequest* request,
+                                             v1::ApproveResponse* response) {
+  return ToGrpc(Decide(*context, request->number(), &storage::Replica::Approve, "approved",
+                       *response->mutable_approval()));
+}
+
+grpc::Status ApprovalsServiceServer::Reject(grpc::ServerContext* context,
+                                            const v1::RejectRequest* request,
+                                            v1::RejectResponse* response) {
+  return ToGrpc(Decide(*context, request->number(), &storage::Replica::Reject, "rejected",
+                       *response->mutable_approval()));
+}
+
+}  // namespace chaptersync::node

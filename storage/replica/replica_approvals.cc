@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a node pushed and headquarters is to look at first: kept at the hub as it was pushed, in
+// no record and no feed, until an officer approves or rejects it.
+#include <algorithm>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/strings/str_cat.h"
+
+#include "storage/core/limits.h"
+#include "storage/core/record_codec.h"
+#include "storage/core/status.h"
+#include "storage/replica/keys.h"
+#include "storage/replica/meta_values.h"
+#include "storage/replica/replica.h"
+#include "storage/replica/rights.h"
+#include "storage/replica/transaction.h"
+
+namespace chaptersync::storage {
+
+absl::Status Replica::LoadApprovals() {
+  approvals_ = {};
+  approvals_.last = DecodeNumber(engine_.Get(Table::kMeta, keys::kApprovalLast));
+  const std::string prefix(1, keys::kApprovalKind);
+  auto snapshot = engine_.NewSnapshot();
+  auto it = snapshot->NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
+  for (it->SeekToFirst(); it->Valid(); it->Next()) {
+    Approval approval;
+    const std::string_view key = it->key().substr(1);
+    if (key.size() != approval.from.bytes.size() + kKeyBytes) {
+      return absl::DataLossError("a key of what waits for headquarters' word is damaged");
+    }
+    std::copy_n(key.begin(), approval.from.bytes.size(), approval.from.bytes.begin());
+    approval.key = Reader(key.substr(approval.from.bytes.size())).Key();
+    CHAPTER_ASSIGN_OR_RETURN(ApprovalValue value, DecodeApproval(it->value()));
+    CHAPTER_ASSIGN_OR_RETURN(const RecordUpdate update, DecodeUpdate(value.update));
+    approval.number = value.number;
+    approval.since_ms = value.since_ms;
+    approval.reason = std::move(value.reason);
+    approval.erasure = update.state.erased;
+    const size_t bytes = it->value().size();
+    approvals_.bytes += bytes;
+    approvals_.waiting[{approval.from, approval.key}] = {std::move(approval), bytes};
+  }
+  return it->status();
+}
+
+absl::Status Replica::PutApproval(Transaction& transaction, const PeerIdentity& peer,
+                                  const RecordKey& key, const RecordUpdate& update,
+                                  const Record& mine, const std::string& reason) {
+  const auto rejected = transaction.Get(Table::kMeta, keys::Rejected(peer.node, key));
+  if (rejected.ok() && *rejected == NewsDigest(update, mine)) {
+    return absl::PermissionDeniedError(absl::StrCat("headquarters has rejected it: ",
+                                                    reason.substr(0, reason.find(": it waits"))));
+  }
+  const auto known = approvals_.waiting.find({peer.node, key});
+  const bool is_known = known != approvals_.waiting.end();
+  ApprovalValue value{.number = is_known ? known->second.approval.number : approvals_.last + 1,
+                      .since_ms = is_known ? known->second.approval.since_ms : WallMs(),
+                      .chapter = {},
+                      .reason = reason.substr(0, kRefusedReasonBytesMax),
+                      .update = EncodeUpdate(update)};
+  for (const Scope& scope : peer.scopes) {
+    if (scope != Scope::Global()) value.chapter = scope;
+  }
+  const std::string bytes = Encode(value);
+  const size_t freed = is_known ? known->second.bytes : 0;
+  if (!is_known) {
+    const auto first = approvals_.waiting.lower_bound({peer.node, RecordKey{}});
+    size_t of_node = 0;
+    for (auto it = first; it != approvals_.waiting.end() && it->first.first == peer.node; ++it) {
+      ++of_node;
+    }
+    if (of_node >= kApprovalsOfNodeMax || approvals_.waiting.size() >= kApprovalsMax) {
+      return absl::ResourceExhaustedError(absl::StrCat(
+          reason, "; but ", of_node, " records of this computer and ", approvals_.waiting.size(),
+          " in all wait already (at most ", kApprovalsOfNodeMax, " and ", kApprovalsMax, ")"));
+    }
+  }
+  if (approvals_.bytes - freed + bytes.size() > kApprovalBytesMax) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        reason, "; but ", approvals_.bytes - freed, " bytes wait already, and with these ",
+        bytes.size(), " more it would be over ", kApprovalBytesMax));
+  }
+  transaction.batch().Put(Table::kMeta, keys::Approval(peer.node, key), bytes);
+  if (!approvals_before_) approvals_before_ = approvals_;
+  approvals_.bytes += bytes.size() - freed;
+  approvals_.last = std::max(approvals_.last, value.number);
+  transaction.batch().Put(Table::kMeta, keys::kApprovalLast, EncodeNumber(approvals_.last));
+  approvals_.waiting[{peer.node, key}] = {{.number = value.number,
+                                           .key = key,
+                                           .from = peer.node,
+                                           .reason = value.reason,
+                                           .since_ms = value.since_ms,
+                                           .erasure = update.state.erased},
+                                          bytes.size()};
+  return absl::OkStatus();
+}
+
+void Replica::RemoveApproval(Transaction& transaction, const NodeId& node, const RecordKey& key) {
+  const auto it = approvals_.waiting.find({node, key});
+  if (it == approvals_.waiting.end()) return;
+  if (!approvals_before_) approvals_before_ = approvals_;
+  approvals_.bytes -= it->second.bytes;
+  approvals_.waiting.erase({node, key});
+  transaction.batch().Delete(Table::kMeta, keys::Approval(node, key));
+  transaction.LeaveResidue();
+}
+
+void Replica::ForgetApprovalsOf(Transaction& transaction, const RecordKey& key) {
+  std::vector<NodeId> nodes;
+  for (const auto& [where, one] : approvals_.waiting) {
+    if (where.second == key) nodes.push_back(where.first);
+  }
+  for (const NodeId& node : nodes) RemoveApproval(transaction, node, key);
+}
+
+void Replica::UndoApprovals() {
+  if (approvals_before_) approvals_ = *std::move(approvals_before_);
+  approvals_before_.reset();
+}
+
+std::vector<Approval> Replica::ListApprovals(uint64_t after, size_t count) const {
+  std::vector<Approval> out;
+  absl::ReaderMutexLock lock(&mutex_);
+  for (const auto& [where, one] : approvals_.waiting) {
+    if (one.approval.number > after) out.push_back(one.approval);
+  }
+  std::sort(out.begin(), out.end(),
+            [](const Approval& a, const Approval& b) { return a.number < b.number; });
+  if (out.size() > count) out.resize(count);
+  return out;
+}
+
+absl::StatusOr<std::pair<Approval, ApprovalValue>> Replica::FindApproval(uint64_t number) const {
+  for (const auto& [where, one] : approvals_.waiting) {
+    if (one.approval.number != number) continue;
+    CHAPTER_ASSIGN_OR_RETURN(
+        const std::string bytes,
+        engine_.Get(Table::kMeta, keys::Approval(one.approval.from, one.approval.key)));
+    CHAPTER_ASSIGN_OR_RETURN(ApprovalValue value, DecodeApproval(bytes));
+    return std::pair{one.approval, std::move(value)};
+  }
+  return absl::NotFoundError(
+      absl::StrCat("nothing of number ", number, " waits for headquarters' word"));
+}
+
+absl::StatusOr<Approval> Replica::Approve(uint64_t number) {
+  std::vector<ChangeEvent> events;
+  Approval approval;
+  {
+    absl::MutexLock lock(&mutex_);
+    CHAPTER_ASSIGN_OR_RETURN(auto found, FindApproval(number));
+    approval = std::move(found.first);
+    const RecordKey& key = approval.key;
+    CHAPTER_ASSIGN_OR_RETURN(const RecordUpdate update, DecodeUpdate(found.second.update));
+    Transaction transaction(engine_, options_);
+    damage_.clear();
+    const StoredRecord* held = transaction.Find(key);
+    CHAPTER_RETURN_IF_ERROR(transaction.status());
+    const Record mine = held == nullptr ? Record() : held->record;
+    const bool existed = held != nullptr;
+    MergeResult merged =
+        Merge(mine, update, {Writer(), std::max(clock_.last(), HybridTime::FromWall(WallMs()))});
+    if (const std::string over = OverLimit(merged.record); !over.empty()) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("record ", key.id.ToString(), " would have ", over, "; reject it"));
+    }
+    absl::Cleanup undo = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { UndoApprovals(); };
+    RemoveApproval(transaction, approval.from, key);
+    transaction.batch().Delete(Table::kMeta, keys::Rejected(approval.from, key));
+    if (!Contains(mine, update.state) || !existed) {
+      StoredRecord& stored = transaction.Make(key);
+      stored.record = std::move(merged.record);
+      stored.meta.origin = {};
+      if (!existed) stored.meta.maker = found.second.chapter;
+      clock_.Observe(stored.record.seen.Highest());
+      transaction.Touch(key);
+      CHAPTER_RETURN_IF_ERROR(transaction.Place());
+      NoteHighest(transaction, {{.kind = RecordOutcome::Kind::kTaken, .key = key}});
+      const std::set<Scope>& placement = transaction.Placement(key);
+      const std::set<Scope> theirs = {Scope::Global(), found.second.chapter};
+      if (stored.record.erased || (!placement.empty() && Disjoint(placement, theirs))) {
+        transaction.TellLeft(key, found.second.chapter);
+      }
+      CHAPTER_RETURN_IF_ERROR(transaction.Place());
+    }
+    CHAPTER_RETURN_IF_ERROR(Commit(transaction));
+    std::move(undo).Cancel();
+    events = transaction.events();
+  }
+  CHAPTER_RETURN_IF_ERROR(Finish(events));
+  return approval;
+}
+
+absl::StatusOr<Approval> Replica::Reject(uint64_t number) {
+  Approval approval;
+  {
+    absl::MutexLock lock(&mutex_);
+    CHAPTER_ASSIGN_OR_RETURN(auto found, FindApproval(number));
+    approval = std::move(found.first);
+    CHAPTER_ASSIGN_OR_RETURN(const RecordUpdate update, DecodeUpdate(found.second.update));
+    Transaction transaction(engine_, options_);
+    const StoredRecord* held = transaction.Find(approval.key);
+    CHAPTER_RETURN_IF_ERROR(transaction.status());
+    absl::Cleanup undo = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { UndoApprovals(); };
+    RemoveApproval(transaction, approval.from, approval.key);
+    transaction.batch().Put(Table::kMeta, keys::Rejected(approval.from, approval.key),
+                            NewsDigest(update, held == nullptr ? Record() : held->record));
+    CHAPTER_RETURN_IF_ERROR(Commit(transaction));
+    std::move(undo).Cancel();
+  }
+  CHAPTER_RETURN_IF_ERROR(Finish({}));
+  return approval;
+}
+
+}  // namespace chaptersync::storage

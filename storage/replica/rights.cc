@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Finds what is news in an update, whose it is, and what follows; see rights.h.
+#include "storage/replica/rights.h"
+
+#include <algorithm>
+#include <tuple>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+
+#include "storage/core/digest.h"
+#include "storage/core/record_codec.h"
+
+namespace chaptersync::storage {
+namespace {
+
+const ConflictEntry* FindEntry(const Record& record, const ConflictEntry& entry) {
+  const auto it = std::lower_bound(
+      record.conflicts.begin(), record.conflicts.end(), entry, [](const auto& a, const auto& b) {
+        return std::tie(a.path, a.lost_version) < std::tie(b.path, b.lost_version);
+      });
+  const bool found = it != record.conflicts.end() && it->path == entry.path &&
+                     it->lost_version == entry.lost_version;
+  return found ? &*it : nullptr;
+}
+
+// What an update tells and a record has not got.
+struct News {
+  std::vector<const Cell*> cells;
+  std::vector<const ConflictEntry*> entries;
+  std::vector<const SettlementEntry*> settlements;
+  bool erasure = false;
+  bool empty() const { return cells.empty() && entries.empty() && settlements.empty() && !erasure; }
+};
+
+News FindNews(const RecordUpdate& update, const Record& mine) {
+  News news;
+  if (mine.erased) return news;
+  news.erasure = update.state.erased;
+  for (const Cell& cell : update.state.cells) {
+    if (!mine.seen.Covers(cell.version)) news.cells.push_back(&cell);
+  }
+  for (const ConflictEntry& entry : update.state.conflicts) {
+    const ConflictEntry* held = FindEntry(mine, entry);
+    if (held == nullptr) news.entries.push_back(&entry);
+    for (const SettlementEntry& settlement : entry.settlements) {
+      const bool known =
+          held != nullptr &&
+          std::any_of(held->settlements.begin(), held->settlements.end(),
+                      [&](const auto& s) { return s.version == settlement.version; });
+      if (!known) news.settlements.push_back(&settlement);
+    }
+  }
+  return news;
+}
+
+Judgement Refused(Judgement::Kind kind, const RecordKey& key, const CellPath& path,
+                  const char* why) {
+  return {kind,
+          absl::StrCat("field ", path.field, path.map_key ? ", an entry of it," : "", " of record ",
+                       key.id.ToString(), " ", why),
+          0};
+}
+
+}  // namespace
+
+Judgement Judge(const EntityRule& rule, const PeerIdentity& peer, const RecordKey& key,
+                const RecordUpdate& update, const Record& mine, const Whereabouts& where) {
+  using Kind = Judgement::Kind;
+  const auto own = [&](ReplicaId id) { return SameLineage(id, peer.replica); };
+  const auto headquarters = [&](const CellPath& path) {
+    return rule.headquarters_only || rule.headquarters_fields.contains(path.field);
+  };
+  for (const Cell& cell : update.state.cells) {
+    const Cell* held = mine.Find(cell.path);
+    if (held != nullptr && held->version == cell.version) {
+      if (own(cell.version.replica) || held->value == cell.value) continue;
+      return Refused(Kind::kRights, key, cell.path,
+                     "holds another value in another computer's name than that one wrote");
+    }
+    if (own(cell.version.replica) && headquarters(cell.path)) {
+      return Refused(Kind::kRights, key, cell.path, "is written by headquarters only");
+    }
+  }
+  const News news = FindNews(update, mine);
+  if (news.empty()) return {};
+  Judgement judgement;
+  bool of_headquarters = false;
+  const auto vouch = [&](const CellPath& path) {
+    ++judgement.vouched;
+    of_headquarters |= headquarters(path);
+  };
+  for (const Cell* cell : news.cells) {
+    if (!own(cell->version.replica)) vouch(cell->path);
+  }
+  for (const ConflictEntry* entry : news.entries) {
+    const bool known_loss =
+        own(entry->lost_version.replica) || mine.seen.Covers(entry->lost_version);
+    if (!own(entry->found_by) || !known_loss) vouch(entry->path);
+  }
+  for (const SettlementEntry* settlement : news.settlements) {
+    if (!own(settlement->version.replica)) ++judgement.vouched;
+  }
+  const auto waits = [&](const char* why) {
+    if (!update.whole) return Judgement{Kind::kNeedsWhole, "", 0};
+    return Judgement{
+        Kind::kWaits,
+        absl::StrCat("record ", key.id.ToString(), " ", why, ": it waits for headquarters' word"),
+        judgement.vouched};
+  };
+  if (news.erasure) return waits("was erased, as this computer says");
+  if (judgement.vouched > 0 && !update.whole) return {Kind::kNeedsWhole, "", 0};
+  if (of_headquarters) {
+    return waits("has values of headquarters that headquarters has not got");
+  }
+  if (!where.elsewhere) return judgement;
+  if (!where.been_there) return waits("was never in this computer's chapter");
+  if (where.let_go && !update.again) {
+    return {Kind::kRights, absl::StrCat("record ", key.id.ToString(), " is another chapter's now"),
+            0};
+  }
+  if (where.let_go) return waits("had left this computer's chapter");
+  return judgement;
+}
+
+std::string NewsDigest(const RecordUpdate& update, const Record& mine) {
+  const News news = FindNews(update, mine);
+  std::string text(news.erasure ? "erased" : "");
+  const auto version = [&text](const Version& v) {
+    AppendFixed64(v.time.ticks, text);
+    AppendFixed64(v.replica.value, text);
+  };
+  const auto value = [&text](const std::optional<std::string>& v) {
+    AppendVarint(v ? 1 : 0, text);
+    if (v) AppendString(*v, text);
+  };
+  for (const Cell* cell : news.cells) {
+    AppendPath(cell->path, text);
+    version(cell->version);
+    value(cell->value);
+  }
+  for (const ConflictEntry* entry : news.entries) {
+    AppendPath(entry->path, text);
+    version(entry->lost_version);
+    value(entry->lost_value);
+  }
+  for (const SettlementEntry* settlement : news.settlements) version(settlement->version);
+  return Sha256(text);
+}
+
+}  // namespace chaptersync::storage

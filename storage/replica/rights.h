@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a hub takes of a record that a node pushes, what it refuses, and what waits for an
+// officer at headquarters: docs/adr/0006-rights.md. Pure; any thread.
+#ifndef CHAPTERSYNC_STORAGE_REPLICA_RIGHTS_H_
+#define CHAPTERSYNC_STORAGE_REPLICA_RIGHTS_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "storage/core/merge.h"
+#include "storage/replica/exchange.h"
+#include "storage/replica/replica.h"
+
+namespace chaptersync::storage {
+
+// Where the hub has the record, as the node sees it.
+struct Whereabouts {
+  bool elsewhere = false;   // it has a place, which is in none of the node's scopes
+  bool been_there = false;  // it was in one of them before
+  // The node has said that it let the record go, and the hub has not offered it since.
+  bool let_go = false;
+};
+
+struct Judgement {
+  enum class Kind : uint8_t { kTake, kNeedsWhole, kWaits, kRights, kMalformed };
+  Kind kind = Kind::kTake;
+  std::string reason;  // for people; empty where it is taken
+  size_t vouched = 0;  // values, conflicts and settlements of others that the hub has not got
+};
+
+// `mine` is the hub's state, an empty record where it has none.
+Judgement Judge(const EntityRule& rule, const PeerIdentity& peer, const RecordKey& key,
+                const RecordUpdate& update, const Record& mine, const Whereabouts& where);
+
+// 32 bytes that name what `update` tells and the hub has not got: the same for the same news, also
+// where the hub has heard other things of the record meanwhile.
+std::string NewsDigest(const RecordUpdate& update, const Record& mine);
+
+}  // namespace chaptersync::storage
+
+#endif  // CHAPTERSYNC_STORAGE_REPLICA_RIGHTS_H_

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a hub takes of a push, refuses, or keeps for headquarters' word: the tables of
+// docs/adr/0006-rights.md, one row a test.
+#include "storage/replica/rights.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace chaptersync::storage {
+namespace {
+
+using testing::HasSubstr;
+using Kind = Judgement::Kind;
+
+constexpr EntityNumber kEntity{1};
+constexpr uint32_t kName = 3;
+constexpr uint32_t kDegree = 7;  // headquarters'
+constexpr ReplicaId kOwn{0x1111'1111'0000'0001};
+constexpr ReplicaId kOwnLater{0x1111'1111'0000'0002};
+constexpr ReplicaId kOther{0x2222'2222'0000'0001};
+
+CellPath Field(uint32_t field) { return {.field = field, .map_key = {}}; }
+
+Cell Make(uint32_t field, uint64_t ticks, ReplicaId replica, const std::string& value) {
+  return {.path = Field(field),
+          .version = {{ticks}, replica},
+          .actor = "officer",
+          .value = value,
+          .learned = {}};
+}
+
+void Put(Record& record, Cell cell) {
+  record.seen.Advance(cell.version);
+  record.Put(std::move(cell));
+}
+
+class RightsTest : public testing::Test {
+ protected:
+  RightsTest() {
+    rule_.headquarters_fields = {kDegree};
+    peer_.replica = kOwn;
+    peer_.scopes = {Scope::Global(), Scope::Chapter("italy")};
+    Put(mine_, Make(kName, 10, kOther, "Anna"));
+    update_.state = mine_;
+  }
+
+  Judgement Judged() const { return Judge(rule_, peer_, key_, update_, mine_, where_); }
+  Kind JudgedKind() const { return Judged().kind; }
+
+  static ConflictEntry Entry(ReplicaId lost_by, ReplicaId found_by) {
+    return {.path = Field(kName),
+            .lost_version = {{5}, lost_by},
+            .lost_actor = "officer",
+            .lost_value = "Hanna",
+            .current_version = {{10}, kOther},
+            .current_actor = "officer",
+            .current_value = "Anna",
+            .found_at = {20},
+            .found_by = found_by,
+            .settlements = {}};
+  }
+
+  EntityRule rule_;
+  PeerIdentity peer_;
+  RecordKey key_{kEntity, {}};
+  Record mine_;
+  RecordUpdate update_;
+  Whereabouts where_;
+};
+
+TEST_F(RightsTest, WhatTheHubHasIsNoNews) {
+  where_.elsewhere = true;
+  where_.let_go = true;
+  EXPECT_EQ(JudgedKind(), Kind::kTake);
+}
+
+TEST_F(RightsTest, OwnValuesAreTakenInPartAndUnderEveryOwnId) {
+  Put(update_.state, Make(kName, 11, kOwnLater, "Anna Rossi"));
+  update_.whole = false;
+  const Judgement judgement = Judged();
+  EXPECT_EQ(judgement.kind, Kind::kTake);
+  EXPECT_EQ(judgement.vouched, 0u);
+}
+
+TEST_F(RightsTest, AnOwnValueOfHeadquartersIsRefused) {
+  Put(update_.state, Make(kDegree, 11, kOwn, "Dott."));
+  const Judgement judgement = Judged();
+  EXPECT_EQ(judgement.kind, Kind::kRights);
+  EXPECT_THAT(judgement.reason, HasSubstr("field 7"));
+  EXPECT_THAT(judgement.reason, HasSubstr("headquarters only"));
+}
+
+TEST_F(RightsTest, AnOwnExistenceOfHeadquartersEntityIsRefused) {
+  rule_.headquarters_only = true;
+  Put(update_.state, Make(0, 11, kOwn, "deleted"));
+  EXPECT_EQ(JudgedKind(), Kind::kRights);
+}
+
+TEST_F(RightsTest, OthersValuesAreTakenWholeAndCounted) {
+  Put(update_.state, Make(4, 11, kOther, "555-0100"));
+  update_.whole = false;
+  EXPECT_EQ(JudgedKind(), Kind::kNeedsWhole);
+  update_.whole = true;
+  const Judgement judgement = Judged();
+  EXPECT_EQ(judgement.kind, Kind::kTake);
+  EXPECT_EQ(judgement.vouched, 1u);
+}
+
+TEST_F(RightsTest, AValueOfHeadquartersThatTheHubHasNotGotWaits) {
+  Put(update_.state, Make(kDegree, 11, kOther, "Dott."));
+  update_.whole = false;
+  EXPECT_EQ(JudgedKind(), Kind::kNeedsWhole);
+  update_.whole = true;
+  EXPECT_EQ(JudgedKind(), Kind::kWaits);
+  // Once the hub has seen it, or what replaced it, there is nothing to wait for.
+  mine_.seen.Advance({{12}, kOther});
+  EXPECT_EQ(JudgedKind(), Kind::kTake);
+}
+
+TEST_F(RightsTest, AnotherValueUnderAnothersVersionIsRefused) {
+  update_.state.cells[0].value = "Forged";
+  EXPECT_EQ(JudgedKind(), Kind::kRights);
+  // Two computers that share an id can make two values of one version.
+  update_.state.cells[0].version.replica = mine_.cells[0].version.replica = kOwn;
+  update_.state.seen.Advance({{10}, kOwn});
+  mine_.seen.Advance({{10}, kOwn});
+  EXPECT_EQ(JudgedKind(), Kind::kTake);
+}
+
+TEST_F(RightsTest, AnErasureWaits) {
+  update_.state.Erase();
+  EXPECT_EQ(JudgedKind(), Kind::kWaits);
+  mine_.Erase();
+  EXPECT_EQ(JudgedKind(), Kind::kTake);
+}
+
+TEST_F(RightsTest, WhatWasErasedTakesNothingMore) {
+  mine_.Erase();
+  Put(update_.state, Make(kDegree, 11, kOther, "Dott."));
+  EXPECT_EQ(JudgedKind(), Kind::kTake);
+}
+
+TEST_F(RightsTest, AConflictOfOthersIsVouchedForAndOneOfItsOwnIsNot) {
+  struct Case {
+    ReplicaId lost_by;
+    ReplicaId found_by;
+    size_t vouched;
+  };
+  mine_.seen.Advance({{5}, kOwnLater});
+  for (const Case& one : {Case{kOwn, kOwn, 0}, Case{kOwnLater, kOwn, 0}, Case{kOther, kOwn, 0},
+                          Case{ReplicaId{0x3333'3333'0000'0001}, kOwn, 1}, Case{kOwn, kOther, 1}}) {
+    update_.state.conflicts = {Entry(one.lost_by, one.found_by)};
+    const Judgement judgement = Judged();
+    EXPECT_EQ(judgement.kind, Kind::kTake);
+    EXPECT_EQ(judgement.vouched, one.vouched) << one.lost_by.value << " " << one.found_by.value;
+  }
+}
+
+TEST_F(RightsTest, ASettlementOfOthersIsVouchedFor) {
+  mine_.conflicts = {Entry(kOther, kOther)};
+  update_.state.conflicts = mine_.conflicts;
+  update_.state.conflicts[0].settlements = {{.version = {{30}, kOwn}, .actor = "officer"}};
+  EXPECT_EQ(Judged().vouched, 0u);
+  update_.state.conflicts[0].settlements = {{.version = {{30}, kOther}, .actor = "officer"}};
+  EXPECT_EQ(Judged().vouched, 1u);
+}
+
+TEST_F(RightsTest, OutsideItsScopesByWhereTheRecordWas) {
+  Put(update_.state, Make(kName, 11, kOwn, "Anna Rossi"));
+  where_.elsewhere = true;
+  EXPECT_EQ(JudgedKind(), Kind::kWaits) << "it was never there";
+  where_.been_there = true;
+  EXPECT_EQ(JudgedKind(), Kind::kTake) << "it had the right when it wrote";
+  where_.let_go = true;
+  EXPECT_EQ(JudgedKind(), Kind::kRights);
+  EXPECT_THAT(Judged().reason, HasSubstr("another chapter's now"));
+  update_.again = true;
+  EXPECT_EQ(JudgedKind(), Kind::kWaits) << "held again, as it says";
+}
+
+TEST_F(RightsTest, ARecordThatTheHubHasNotGotIsTaken) {
+  mine_ = {};
+  update_.state = {};
+  Put(update_.state, Make(kName, 11, kOwn, "Anna"));
+  EXPECT_EQ(JudgedKind(), Kind::kTake);
+}
+
+TEST_F(RightsTest, TheSameNewsHasTheSameDigestWhateverTheHubHearsMeanwhile) {
+  Put(update_.state, Make(kDegree, 11, kOther, "Dott."));
+  const std::string digest = NewsDigest(update_, mine_);
+  Put(mine_, Make(4, 12, ReplicaId{0x3333'3333'0000'0001}, "555-0100"));
+  EXPECT_EQ(NewsDigest(update_, mine_), digest);
+  Put(update_.state, Make(4, 12, ReplicaId{0x3333'3333'0000'0001}, "555-0100"));
+  EXPECT_EQ(NewsDigest(update_, mine_), digest);
+  Put(update_.state, Make(kDegree, 13, kOther, "Dr."));
+  EXPECT_NE(NewsDigest(update_, mine_), digest);
+}
+
+}  // namespace
+}  // namespace chaptersync::storage
