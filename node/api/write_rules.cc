@@ -4,7 +4,9 @@
 // here would only come back as a refused write.
 #include "node/api/write_rules.h"
 
+#include <map>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 
@@ -13,6 +15,7 @@
 #include "node/entity/text.h"
 #include "node/entity/validate.h"
 #include "storage/core/status.h"
+#include "storage/replica/rights.h"
 
 namespace chaptersync::node {
 namespace {
@@ -31,6 +34,41 @@ std::vector<CellWrite> News(const std::vector<CellWrite>& cells, const storage::
 std::string HeadquartersOnly(const ApiContext& api, const std::string& what) {
   return absl::StrCat(what, " can be written at headquarters only; this is the replica of chapter ",
                       api.replica.options().chapter);
+}
+
+// Of what is for everybody its hosts write. `record` is what is held, or what would be made.
+absl::Status CheckHost(const ApiContext& api, const EntityType& type,
+                       const storage::Record& record) {
+  const storage::ReplicaOptions& options = api.replica.options();
+  if (options.hub) return absl::OkStatus();
+  std::map<storage::RecordKey, storage::Record> leaders;
+  absl::Status status;
+  const auto find = [&](const storage::RecordKey& key) -> const storage::Record* {
+    auto stored = api.replica.Read(key);
+    if (!stored.ok()) {
+      if (!absl::IsNotFound(stored.status())) status.Update(stored.status());
+      return nullptr;
+    }
+    return &(leaders[key] = std::move(stored->record));
+  };
+  const bool host = storage::IsHost(options.entities, {type.number, {}}, record,
+                                    storage::Scope::Chapter(options.chapter), find);
+  CHAPTER_RETURN_IF_ERROR(status);
+  if (host) return absl::OkStatus();
+  return absl::PermissionDeniedError(absl::StrCat(
+      type.plural,
+      " for everybody can be written by their hosts and at headquarters only; chapter ",
+      options.chapter, " is no host of this one"));
+}
+
+// A record with these cells alone.
+storage::Record Made(const std::vector<CellWrite>& cells) {
+  storage::Record record;
+  for (const CellWrite& write : cells) {
+    record.Put(
+        {.path = write.path, .version = {}, .actor = {}, .value = write.value, .learned = {}});
+  }
+  return record;
 }
 
 // The field that names a record says what its id is.
@@ -63,7 +101,8 @@ absl::Status CheckWriters(const ApiContext& api, const EntityType& type,
           api, absl::StrCat("field '", Shown(PathText(type, write.path)), "' of ", type.plural)));
     }
   }
-  return absl::OkStatus();
+  if (News(cells, held).empty()) return absl::OkStatus();
+  return CheckHost(api, type, held == nullptr ? Made(cells) : *held);
 }
 
 absl::Status CheckWrite(const ApiContext& api, const EntityType& type,
@@ -77,9 +116,12 @@ absl::Status CheckWrite(const ApiContext& api, const EntityType& type,
 
 absl::Status CheckExistenceWriter(const ApiContext& api, const EntityType& type, bool deletes,
                                   const storage::Record* held) {
-  if (api.replica.options().hub || !type.rule.headquarters_only) return absl::OkStatus();
+  if (api.replica.options().hub) return absl::OkStatus();
   if (held != nullptr && held->live() != deletes) return absl::OkStatus();
-  return absl::PermissionDeniedError(HeadquartersOnly(api, type.plural));
+  if (type.rule.headquarters_only) {
+    return absl::PermissionDeniedError(HeadquartersOnly(api, type.plural));
+  }
+  return held == nullptr ? absl::OkStatus() : CheckHost(api, type, *held);
 }
 
 }  // namespace chaptersync::node

@@ -207,6 +207,16 @@ void AddWriters(EntityType& type) {
       opened = true;
     }
   }
+  using Kind = ScopeClause::Kind;
+  const auto has = [&](Kind kind) {
+    const auto& clauses = type.rule.scope.clauses;
+    return std::any_of(clauses.begin(), clauses.end(),
+                       [&](const ScopeClause& clause) { return clause.kind == kind; });
+  };
+  const bool of_scope = type.options.writers() == v1::WRITERS_UNSPECIFIED ||
+                        type.options.writers() == v1::WRITERS_SCOPE;
+  type.rule.hosts_write =
+      of_scope && (has(Kind::kFollows) || (has(Kind::kGlobal) && has(Kind::kChapterKeys)));
   // A field that this schema does not know is headquarters' too, unless some are not.
   type.rule.headquarters_only = closed && !opened;
 }

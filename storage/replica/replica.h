@@ -57,6 +57,9 @@ struct EntityRule {
   // Fields that only headquarters writes; every field where `headquarters_only`.
   std::set<uint32_t> headquarters_fields;
   bool headquarters_only = false;
+  // Of a record for everybody, or that follows one, only the chapters that its scope rule names
+  // besides write: an event's hosts.
+  bool hosts_write = false;
   // Whether these bytes are a value of the field, or the field is one that the schema does not
   // know. Null: any are. A hub refuses others: nobody could read the record any more.
   std::function<bool(const CellPath& path, const std::string& value)> readable;

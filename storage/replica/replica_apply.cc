@@ -101,10 +101,30 @@ absl::StatusOr<Judgement> Replica::Admit(Transaction& transaction, const PeerIde
     return Judgement{Judgement::Kind::kMalformed, std::string(status.message()), 0};
   }
   Whereabouts where;
+  const auto find = [&](const RecordKey& leader) -> const Record* {
+    const StoredRecord* stored = transaction.Find(leader);
+    return stored == nullptr ? nullptr : &stored->record;
+  };
+  const Scope* chapter = ChapterScope(peer);
+  const auto is_host = [&](const Record& record) {
+    return chapter == nullptr || IsHost(options_.entities, key, record, *chapter, find);
+  };
   if (current != nullptr) {
     CHAPTER_ASSIGN_OR_RETURN(where, Locate(peer, key, *current));
+    // By what others have written: it may have heard of that from another hub. And by what it had
+    // seen: it had the right when it wrote.
+    Record others = current->record;
+    std::erase_if(others.cells, [&](const Cell& cell) {
+      return !update.state.seen.Covers(cell.version) &&
+             !SameLineage(cell.version.replica, peer.replica);
+    });
+    for (const Cell& cell : update.state.cells) {
+      if (!SameLineage(cell.version.replica, peer.replica)) others.Put(cell);
+    }
+    where.not_a_host = !is_host(current->record) && !is_host(others);
     return Judge(rule->second, peer, key, update, current->record, where);
   }
+  where.not_a_host = !is_host(update.state);
   // A new record is where those are that it follows.
   const OwnScopes own = storage::Apply(rule->second.scope, update.state);
   for (const RecordKey& leader : own.leaders) {
@@ -113,7 +133,7 @@ absl::StatusOr<Judgement> Replica::Admit(Transaction& transaction, const PeerIde
     CHAPTER_ASSIGN_OR_RETURN(const Whereabouts above, Locate(peer, leader, *stored));
     if (above.elsewhere && !above.been_there) where.elsewhere = true;
   }
-  if (!Disjoint(own.scopes, peer.scopes)) where = {};
+  if (!Disjoint(own.scopes, peer.scopes)) where.elsewhere = false;
   return Judge(rule->second, peer, key, update, {}, where);
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Finds what is news in an update, whose it is, and what follows; see rights.h.
+// Finds what is news in an update, whose it is, and what follows; see rights.h. What the hub has
+// seen is no news, whatever became of it.
 #include "storage/replica/rights.h"
 
 #include <algorithm>
@@ -10,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 
 #include "storage/core/digest.h"
+#include "storage/core/limits.h"
 #include "storage/core/record_codec.h"
 
 namespace chaptersync::storage {
@@ -65,6 +67,31 @@ Judgement Refused(Judgement::Kind kind, const RecordKey& key, const CellPath& pa
 
 }  // namespace
 
+namespace {
+
+bool IsHost(const std::map<EntityNumber, EntityRule>& entities, const RecordKey& key,
+            const Record& record, const Scope& chapter,
+            const std::function<const Record*(const RecordKey&)>& find, int depth) {
+  const auto rule = entities.find(key.entity);
+  if (rule == entities.end() || !rule->second.hosts_write || depth > kFollowDepthMax) return true;
+  const OwnScopes own = Apply(rule->second.scope, record);
+  if (own.scopes.contains(Scope::Global())) return own.scopes.contains(chapter);
+  if (!own.scopes.empty()) return true;
+  return own.leaders.empty() ||
+         std::any_of(own.leaders.begin(), own.leaders.end(), [&](const RecordKey& leader) {
+           const Record* above = find(leader);
+           return above == nullptr || IsHost(entities, leader, *above, chapter, find, depth + 1);
+         });
+}
+
+}  // namespace
+
+bool IsHost(const std::map<EntityNumber, EntityRule>& entities, const RecordKey& key,
+            const Record& record, const Scope& chapter,
+            const std::function<const Record*(const RecordKey&)>& find) {
+  return IsHost(entities, key, record, chapter, find, 0);
+}
+
 Judgement Judge(const EntityRule& rule, const PeerIdentity& peer, const RecordKey& key,
                 const RecordUpdate& update, const Record& mine, const Whereabouts& where) {
   using Kind = Judgement::Kind;
@@ -85,6 +112,19 @@ Judgement Judge(const EntityRule& rule, const PeerIdentity& peer, const RecordKe
   }
   const News news = FindNews(update, mine);
   if (news.empty()) return {};
+  if (where.not_a_host) {
+    const bool writes =
+        std::any_of(news.cells.begin(), news.cells.end(),
+                    [&](const Cell* cell) { return own(cell->version.replica); }) ||
+        std::any_of(news.settlements.begin(), news.settlements.end(),
+                    [&](const SettlementEntry* s) { return own(s->version.replica); });
+    if (writes) {
+      return {Kind::kRights,
+              absl::StrCat("record ", key.id.ToString(),
+                           " is for everybody, and only its hosts write it: this chapter is none"),
+              0};
+    }
+  }
   Judgement judgement;
   bool of_headquarters = false;
   const auto vouch = [&](const CellPath& path) {

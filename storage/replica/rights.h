@@ -7,6 +7,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <string>
 
 #include "storage/core/merge.h"
@@ -21,7 +23,14 @@ struct Whereabouts {
   bool been_there = false;  // it was in one of them before
   // The node has said that it let the record go, and the hub has not offered it since.
   bool let_go = false;
+  bool not_a_host = false;  // it is for everybody, and the node's chapter is none of its hosts
 };
+
+// Whether the chapter may write the record, as far as that is its hosts': true of whatever is not
+// for everybody. `find` gives the records that it follows; null where one is not here.
+bool IsHost(const std::map<EntityNumber, EntityRule>& entities, const RecordKey& key,
+            const Record& record, const Scope& chapter,
+            const std::function<const Record*(const RecordKey&)>& find);
 
 struct Judgement {
   enum class Kind : uint8_t { kTake, kNeedsWhole, kWaits, kRights, kMalformed };

@@ -43,7 +43,7 @@ class BadInputTest(FederationTest):
         self.refused("italy", REFUSED, ["preferred_locale", "not a language"], "members", "set", member,
                      "preferred_locale=not a language")
         self.refused("italy", REFUSED, ["degrees"], "members", "set", member, "degrees.first.year=1999")
-        event = self.create("italy", "events", "audience=AUDIENCE_EVERYBODY")
+        event = self.create("italy", "events", "audience=AUDIENCE_EVERYBODY", "hosts.italy.role=HOST_ROLE_HOST")
         self.refused("italy", REFUSED, ["capacity", "many"], "events", "set", event, "capacity=many")
         self.refused("italy", REFUSED, ["capacity", "-1"], "events", "set", event, "capacity=-1")
         self.refused("italy", REFUSED, ["start", "tomorrow"], "events", "set", event, "start=tomorrow")
@@ -176,7 +176,7 @@ class BadInputTest(FederationTest):
         self.federation.must("italy", "sync", "now", "--timeout", "30s")
 
     def test_a_clock_two_years_ahead(self) -> None:
-        event = self.create("hq", "events", "audience=AUDIENCE_EVERYBODY", "venue=Hall")
+        event = self.create("hq", "events", "audience=AUDIENCE_EVERYBODY", "hosts.italy.role=HOST_ROLE_HOST", "venue=Hall")
         self.federation.sync_all(self.nodes)
         daemon = self.federation.daemons["italy"]
         daemon.stop()

@@ -38,8 +38,10 @@ class KillsTest(FederationTest):
         seed = int(os.environ.get("CHAPTERSYNC_SEED", str(random.SystemRandom().getrandbits(32))))
         print(f"CHAPTERSYNC_SEED={seed}", flush=True)
         rng = random.Random(seed)
-        # Events for everybody are at all three replicas.
-        events = [self.create("hq", "events", "audience=AUDIENCE_EVERYBODY", f"titles.en.text=Event {i}") for i in range(6)]
+        # Events for everybody are at all three replicas, and their hosts write them.
+        hosts = [f"hosts.{name}.role=HOST_ROLE_HOST" for name in self.nodes]
+        events = [self.create("hq", "events", "audience=AUDIENCE_EVERYBODY", f"titles.en.text=Event {i}", *hosts)
+                  for i in range(6)]
         self.federation.sync_all(self.nodes)
         written: List[Written] = []
         kills = 0

@@ -19,7 +19,8 @@ class LatencyTest(FederationTest):
     """Edits become visible by themselves."""
 
     def test_edits_arrive_by_themselves(self) -> None:
-        event = self.create("hq", "events", "audience=AUDIENCE_EVERYBODY", "titles.en.text=Reunion")
+        hosts = [f"hosts.{name}.role=HOST_ROLE_HOST" for name in self.nodes]
+        event = self.create("hq", "events", "audience=AUDIENCE_EVERYBODY", "titles.en.text=Reunion", *hosts)
         self.federation.sync_all(self.nodes)
         for source, target in (("italy", "hq"), ("hq", "italy"), ("italy", "toronto")):
             code, out, error = self.federation.run([

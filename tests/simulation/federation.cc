@@ -67,12 +67,14 @@ std::map<storage::EntityNumber, EntityRule> Rules(bool hub, bool older) {
   EntityRule event;
   event.fingerprint = 31;
   event.scope.clauses = {everybody(kChapter), {.kind = Kind::kChapterKeys, .field = kHosts}};
+  event.hosts_write = true;
   rules[{kEvent}] = event;
   if (older) return rules;
   EntityRule reply;
   reply.fingerprint = 41;
   reply.scope.clauses = {{.kind = Kind::kFollows, .field = kLeader, .leader = {kEvent}},
                          {.kind = Kind::kFollows, .field = kAbove, .leader = {kReply}}};
+  reply.hosts_write = true;
   rules[{kReply}] = reply;
   return rules;
 }

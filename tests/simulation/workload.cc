@@ -248,6 +248,9 @@ class Workload {
       edit.cells.push_back(Plain(kChapter, home));
     } else if (home == kEverybody) {
       edit.cells.push_back(Plain(kChapter, home));
+      if (!federation_.hub(site) && work_.Chance(850)) {
+        edit.cells.push_back({kHosts, federation_.chapter(site), "host", false});
+      }
     } else {
       edit.cells.push_back({kHosts, home, "host", false});
       if (work_.Chance(300)) edit.cells.push_back({kHosts, work_.Pick(Chapters()), "host", false});

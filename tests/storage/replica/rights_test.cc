@@ -7,6 +7,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "storage/core/record_codec.h"
+
 namespace chaptersync::storage {
 namespace {
 
@@ -177,6 +179,63 @@ TEST_F(RightsTest, OutsideItsScopesByWhereTheRecordWas) {
   EXPECT_THAT(Judged().reason, HasSubstr("another chapter's now"));
   update_.again = true;
   EXPECT_EQ(JudgedKind(), Kind::kWaits) << "held again, as it says";
+}
+
+TEST_F(RightsTest, OfARecordForEverybodyOnlyTheHostsWriteAndOthersAreVouchedFor) {
+  where_.not_a_host = true;
+  EXPECT_EQ(JudgedKind(), Kind::kTake);
+  Put(update_.state, Make(4, 11, kOther, "555-0100"));
+  EXPECT_EQ(JudgedKind(), Kind::kTake);
+  Put(update_.state, Make(kName, 12, kOwn, "Anna Rossi"));
+  EXPECT_EQ(JudgedKind(), Kind::kRights);
+  EXPECT_THAT(Judged().reason, HasSubstr("only its hosts"));
+}
+
+TEST_F(RightsTest, AHostIsWhomTheRuleNamesBesideEverybody) {
+  constexpr EntityNumber kEvent{2};
+  constexpr EntityNumber kReply{3};
+  constexpr uint32_t kAudience = 1;
+  constexpr uint32_t kHosts = 2;
+  constexpr uint32_t kLeader = 1;
+  std::map<EntityNumber, EntityRule> entities;
+  EntityRule& event = entities[kEvent];
+  event.hosts_write = true;
+  event.scope.clauses = {{.kind = ScopeClause::Kind::kGlobal,
+                          .when = ScopeClause::Condition{.field = kAudience, .value = "everybody"}},
+                         {.kind = ScopeClause::Kind::kChapterKeys, .field = kHosts}};
+  EntityRule& reply = entities[kReply];
+  reply.hosts_write = true;
+  reply.scope.clauses = {{.kind = ScopeClause::Kind::kFollows, .field = kLeader, .leader = kEvent}};
+  const RecordKey event_key{kEvent, {}};
+  const RecordKey reply_key{kReply, {}};
+  Record gala;
+  Record answer;
+  std::string leader;
+  AppendVarint(kLeader * 8 + 2, leader);
+  AppendString(event_key.id.ToString(), leader);
+  Put(answer, Make(kLeader, 1, kOther, leader));
+  bool here = true;
+  const auto host = [&](const RecordKey& key, const Record& record) {
+    return IsHost(entities, key, record, Scope::Chapter("italy"),
+                  [&](const RecordKey&) { return here ? &gala : nullptr; });
+  };
+  Put(gala, Make(kAudience, 1, kOther, "members"));
+  EXPECT_TRUE(host(event_key, gala)) << "it is not for everybody";
+  Put(gala, Make(kAudience, 2, kOther, "everybody"));
+  EXPECT_FALSE(host(event_key, gala));
+  EXPECT_FALSE(host(reply_key, answer));
+  here = false;
+  EXPECT_TRUE(host(reply_key, answer)) << "what it follows is not here";
+  here = true;
+  Cell italy = Make(kHosts, 3, kOther, "host");
+  italy.path.map_key = "italy";
+  Put(gala, italy);
+  EXPECT_TRUE(host(event_key, gala));
+  EXPECT_TRUE(host(reply_key, answer));
+  event.hosts_write = false;
+  Put(gala,
+      {.path = italy.path, .version = {{4}, kOther}, .actor = "", .value = {}, .learned = {}});
+  EXPECT_TRUE(host(event_key, gala)) << "any chapter writes";
 }
 
 TEST_F(RightsTest, ARecordThatTheHubHasNotGotIsTaken) {
