@@ -79,6 +79,21 @@ absl::Status ApprovalsServiceServer::List(const v1::ListApprovalsRequest& reques
   return absl::OkStatus();
 }
 
+absl::Status ApprovalsServiceServer::Get(uint64_t number, v1::GetApprovalResponse& response) const {
+  CHAPTER_ASSIGN_OR_RETURN(const Names names, ReadNames());
+  CHAPTER_ASSIGN_OR_RETURN(const storage::ApprovalNews news, api_.replica.ReadApproval(number));
+  *response.mutable_approval() = Show(news.approval, names);
+  const storage::EntityNumber entity = news.approval.key.entity;
+  auto& fields = *response.mutable_fields()->mutable_fields();
+  for (const storage::Cell& cell : news.cells) {
+    fields[ShowPath(api_, entity, cell.path)] = ShowValue(api_, entity, cell.path, cell.value);
+  }
+  response.set_conflicts(static_cast<uint32_t>(news.conflicts));
+  response.set_settlements(static_cast<uint32_t>(news.settlements));
+  response.set_erasure(news.approval.erasure);
+  return absl::OkStatus();
+}
+
 absl::Status ApprovalsServiceServer::Decide(const grpc::ServerContext& context, uint64_t number,
                                             Decision decision, const char* done,
                                             v1::Approval& approval) {
@@ -96,6 +111,12 @@ grpc::Status ApprovalsServiceServer::ListApprovals(grpc::ServerContext* /*contex
                                                    const v1::ListApprovalsRequest* request,
                                                    v1::ListApprovalsResponse* response) {
   return ToGrpc(List(*request, *response));
+}
+
+grpc::Status ApprovalsServiceServer::GetApproval(grpc::ServerContext* /*context*/,
+                                                 const v1::GetApprovalRequest* request,
+                                                 v1::GetApprovalResponse* response) {
+  return ToGrpc(Get(request->number(), *response));
 }
 
 grpc::Status ApprovalsServiceServer::Approve(grpc::ServerContext* context,

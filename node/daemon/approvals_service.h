@@ -29,6 +29,8 @@ class ApprovalsServiceServer final : public v1::ApprovalsService::Service {
 
   grpc::Status ListApprovals(grpc::ServerContext* context, const v1::ListApprovalsRequest* request,
                              v1::ListApprovalsResponse* response) override;
+  grpc::Status GetApproval(grpc::ServerContext* context, const v1::GetApprovalRequest* request,
+                           v1::GetApprovalResponse* response) override;
   grpc::Status Approve(grpc::ServerContext* context, const v1::ApproveRequest* request,
                        v1::ApproveResponse* response) override;
   grpc::Status Reject(grpc::ServerContext* context, const v1::RejectRequest* request,
@@ -44,6 +46,7 @@ class ApprovalsServiceServer final : public v1::ApprovalsService::Service {
   v1::Approval Show(const storage::Approval& approval, const Names& names) const;
   absl::Status List(const v1::ListApprovalsRequest& request,
                     v1::ListApprovalsResponse& response) const;
+  absl::Status Get(uint64_t number, v1::GetApprovalResponse& response) const;
   // `done`: for the log.
   absl::Status Decide(const grpc::ServerContext& context, uint64_t number, Decision decision,
                       const char* done, v1::Approval& approval);

@@ -62,6 +62,14 @@ struct Approval {
   bool erasure = false;
 };
 
+// What it tells that the hub has not got.
+struct ApprovalNews {
+  Approval approval;
+  std::vector<Cell> cells;
+  size_t conflicts = 0;
+  size_t settlements = 0;
+};
+
 // How far a hub has acknowledged a replica's feed of all.
 struct Acknowledgement {
   ReplicaId hub;

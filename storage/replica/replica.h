@@ -261,6 +261,8 @@ class Replica {
 
   // At a hub: what waits for headquarters' word, with numbers above `after`, at most `count`.
   std::vector<Approval> ListApprovals(uint64_t after, size_t count) const;
+  // NOT_FOUND where nothing of this number waits.
+  absl::StatusOr<ApprovalNews> ReadApproval(uint64_t number) const;
   // An officer's word; NOT_FOUND where nothing of this number waits. Approved, it is merged;
   // rejected, the node hears so when it pushes it again. Returns whose it was. Durable on return.
   absl::StatusOr<Approval> Approve(uint64_t number);

@@ -145,6 +145,21 @@ absl::StatusOr<std::pair<Approval, ApprovalValue>> Replica::FindApproval(uint64_
       absl::StrCat("nothing of number ", number, " waits for headquarters' word"));
 }
 
+absl::StatusOr<ApprovalNews> Replica::ReadApproval(uint64_t number) const {
+  absl::ReaderMutexLock lock(&mutex_);
+  CHAPTER_ASSIGN_OR_RETURN(auto found, FindApproval(number));
+  CHAPTER_ASSIGN_OR_RETURN(const RecordUpdate update, DecodeUpdate(found.second.update));
+  const auto bytes = engine_.Get(Table::kRecord, EncodeKey(found.first.key));
+  if (!bytes.ok() && !absl::IsNotFound(bytes.status())) return bytes.status();
+  StoredRecord stored;
+  if (bytes.ok()) {
+    CHAPTER_ASSIGN_OR_RETURN(stored, DecodeStored(*bytes));
+  }
+  ApprovalNews news{.approval = std::move(found.first), .cells = {}};
+  AddNews(update, stored.record, news);
+  return news;
+}
+
 absl::StatusOr<Approval> Replica::Approve(uint64_t number) {
   std::vector<ChangeEvent> events;
   Approval approval;

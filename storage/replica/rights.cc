@@ -164,6 +164,13 @@ Judgement Judge(const EntityRule& rule, const PeerIdentity& peer, const RecordKe
   return judgement;
 }
 
+void AddNews(const RecordUpdate& update, const Record& mine, ApprovalNews& out) {
+  const News news = FindNews(update, mine);
+  for (const Cell* cell : news.cells) out.cells.push_back(*cell);
+  out.conflicts = news.entries.size();
+  out.settlements = news.settlements.size();
+}
+
 std::string NewsDigest(const RecordUpdate& update, const Record& mine) {
   const News news = FindNews(update, mine);
   std::string text(news.erasure ? "erased" : "");

@@ -43,6 +43,9 @@ struct Judgement {
 Judgement Judge(const EntityRule& rule, const PeerIdentity& peer, const RecordKey& key,
                 const RecordUpdate& update, const Record& mine, const Whereabouts& where);
 
+// Fills in what `update` tells and the hub has not got.
+void AddNews(const RecordUpdate& update, const Record& mine, ApprovalNews& out);
+
 // 32 bytes that name what `update` tells and the hub has not got: the same for the same news, also
 // where the hub has heard other things of the record meanwhile.
 std::string NewsDigest(const RecordUpdate& update, const Record& mine);

@@ -254,6 +254,10 @@ class SecurityTest(StrangerTest):
         self.assertEqual({one["record"] for one in waiting} >= {theirs, nobodys, member}, True, waiting)
         self.assertEqual({one["from"] for one in waiting}, {"toronto/toronto"}, waiting)
         self.assertEqual({one["noun"] for one in waiting}, {"members"}, waiting)
+        shown = [self.federation.row("hq", "approvals", "show", str(one["number"])) for one in waiting]
+        self.assertEqual({one["record"]: one["fields"] for one in shown if one["record"] == nobodys},
+                         {nobodys: {"chapter": "toronto"}})
+        self.assertEqual([one["erasure"] for one in shown if one["record"] == member], [True])
         for one in waiting:
             self.federation.must("hq", "approvals", "reject", str(one["number"]))
         self.assertEqual(self.federation.rows("hq", "approvals", "list"), [])

@@ -253,6 +253,36 @@ absl::Status ListApprovals(Context& context) {
   return absl::OkStatus();
 }
 
+absl::Status ShowApproval(Context& context, uint64_t number) {
+  v1::GetApprovalRequest request;
+  request.set_number(number);
+  CHAPTER_ASSIGN_OR_RETURN(
+      const v1::GetApprovalResponse response,
+      context.client.Call(context.client.approvals(), &Approvals::GetApproval, request));
+  const v1::Approval& approval = response.approval();
+  const Json news = ApprovalNewsJson(response);
+  if (context.output.json()) {
+    context.output.Object(news);
+    return absl::OkStatus();
+  }
+  Table table(context.output, {"what", "value"}, Table::Rows::kWhole);
+  table.Row({"number", absl::StrCat(approval.number())});
+  table.Row({"record", absl::StrCat(approval.noun(), "/", approval.record())});
+  table.Row({"from", approval.from()});
+  for (const auto& [field, value] : news["fields"].items()) {
+    table.Row({FieldText(field), value.is_string() ? value.get<std::string>() : JsonLine(value)});
+  }
+  if (response.erasure()) table.Row({FieldText(""), "erased, for ever"});
+  if (response.conflicts() > 0) table.Row({"conflicts", absl::StrCat(response.conflicts())});
+  if (response.settlements() > 0) {
+    table.Row({"settlements", absl::StrCat(response.settlements())});
+  }
+  table.Row({"reason", approval.reason()});
+  table.Row({"since", TimeText(approval.since())});
+  table.Finish("");
+  return absl::OkStatus();
+}
+
 // Approve and reject: both answer what had waited.
 template <typename Request, typename Response>
 absl::Status Decide(Context& context, uint64_t number, const std::string& done,
@@ -337,6 +367,8 @@ void AddApprovalCommands(CLI::App& app, Action& action) {
   group->add_subcommand("list", "shows what waits")->callback([&action] {
     action = ListApprovals;
   });
+  add("show", "shows what one would change",
+      [=](Context& context) { return ShowApproval(context, *number); });
   add("approve", "takes it, as if headquarters had written it",
       [=](Context& context) { return Decide(context, *number, "approved", &Approvals::Approve); });
   add("reject", "refuses it, for good",

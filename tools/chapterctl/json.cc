@@ -298,6 +298,15 @@ Json ApprovalJson(const v1::Approval& approval) {
   return out;
 }
 
+Json ApprovalNewsJson(const v1::GetApprovalResponse& response) {
+  Json out = ApprovalJson(response.approval());
+  out["fields"] = StructJson(response.fields());
+  out["conflicts"] = response.conflicts();
+  out["settlements"] = response.settlements();
+  out["erasure"] = response.erasure();
+  return out;
+}
+
 Json StatusJson(const v1::GetStatusResponse& status) {
   Json out;
   out["replica"] = status.replica();

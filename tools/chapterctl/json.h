@@ -49,6 +49,7 @@ std::string StandsText(const v1::Conflict& conflict);
 Json ExplanationJson(const v1::FieldExplanation& field);
 Json RefusedJson(const v1::RefusedWrite& refused);
 Json ApprovalJson(const v1::Approval& approval);
+Json ApprovalNewsJson(const v1::GetApprovalResponse& response);
 Json StatusJson(const v1::GetStatusResponse& status);
 Json NodeJson(const v1::EnrolledNode& node);
 Json PeerScopeJson(const v1::PeerScope& peer);

@@ -529,6 +529,23 @@ TEST_F(ApprovalsTest, AreListedPageByPage) {
   EXPECT_EQ(List(0, "odd", page).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
 }
 
+TEST_F(ApprovalsTest, OneIsShownWithWhatItWouldChange) {
+  Serve(&roster_);
+  PushErased(known_, 1);
+  grpc::ClientContext context;
+  v1::GetApprovalRequest request;
+  v1::GetApprovalResponse response;
+  request.set_number(1);
+  ASSERT_TRUE(approvals_->GetApproval(&context, request, &response).ok());
+  EXPECT_EQ(response.approval().from(), "italy/desk");
+  EXPECT_TRUE(response.erasure());
+  EXPECT_EQ(response.fields().fields_size(), 0);
+  grpc::ClientContext second;
+  request.set_number(2);
+  EXPECT_EQ(approvals_->GetApproval(&second, request, &response).error_code(),
+            grpc::StatusCode::NOT_FOUND);
+}
+
 TEST_F(ApprovalsTest, ADecisionIsTakenOnceAndTheNodeBeginsAnew) {
   Serve(&roster_);
   PushErased(known_, 1);

@@ -30,6 +30,7 @@ namespace {
 using testing::ElementsAre;
 using testing::EndsWith;
 using testing::HasSubstr;
+using testing::Not;
 using testing::StartsWith;
 
 constexpr char kIdA[] = "aaaaaaaa-0000-7000-8000-000000000001";
@@ -374,6 +375,20 @@ TEST_F(CommandLineTest, WhatWaitsIsListed) {
                                       ",italy/desk,it was erased,2025-06-15T15:06:40.000Z\n")));
   EXPECT_EQ(Run({"approvals", "list"}), 0);
   EXPECT_THAT(out_, HasSubstr("it was erased"));
+}
+
+TEST_F(CommandLineTest, WhatOneWouldChangeIsShown) {
+  AddApproval(7, "italy/desk");
+  EXPECT_EQ(Run({"approvals", "show", "7"}), 0) << err_;
+  for (const char* part : {"italy/desk", "employer", "Globex", "erased, for ever", "settlements"}) {
+    EXPECT_THAT(out_, HasSubstr(part));
+  }
+  EXPECT_THAT(out_, Not(HasSubstr("conflicts")));
+  EXPECT_EQ(Run({"--output", "json", "approvals", "show", "7"}), 0) << err_;
+  EXPECT_THAT(out_,
+              HasSubstr("\"fields\":{\"employer\":\"Globex\"},\"conflicts\":0,\"settlements\":2,"
+                        "\"erasure\":true}"));
+  EXPECT_EQ(Run({"approvals", "show", "8"}), 3);
 }
 
 TEST_F(CommandLineTest, WhatWaitsIsApprovedOrRejectedByItsNumber) {

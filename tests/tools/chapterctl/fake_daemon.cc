@@ -186,6 +186,17 @@ grpc::Status FakeApprovals::ListApprovals(grpc::ServerContext*,
   return grpc::Status::OK;
 }
 
+grpc::Status FakeApprovals::GetApproval(grpc::ServerContext*, const v1::GetApprovalRequest* request,
+                                        v1::GetApprovalResponse* response) {
+  const auto it = waiting.find(request->number());
+  if (it == waiting.end()) return {grpc::StatusCode::NOT_FOUND, "nothing of that number waits"};
+  *response->mutable_approval() = it->second;
+  (*response->mutable_fields()->mutable_fields())["employer"].set_string_value("Globex");
+  response->set_settlements(2);
+  response->set_erasure(true);
+  return grpc::Status::OK;
+}
+
 grpc::Status FakeApprovals::Approve(grpc::ServerContext* context, const v1::ApproveRequest* request,
                                     v1::ApproveResponse* response) {
   const grpc::Status status = Take(*context, request->number(), *response->mutable_approval());

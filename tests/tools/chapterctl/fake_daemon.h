@@ -75,6 +75,9 @@ class FakeApprovals final : public v1::ApprovalsService::Service {
 
   grpc::Status ListApprovals(grpc::ServerContext*, const v1::ListApprovalsRequest*,
                              v1::ListApprovalsResponse*) override;
+  // With one field and an erasure.
+  grpc::Status GetApproval(grpc::ServerContext*, const v1::GetApprovalRequest*,
+                           v1::GetApprovalResponse*) override;
   grpc::Status Approve(grpc::ServerContext*, const v1::ApproveRequest*,
                        v1::ApproveResponse*) override;
   grpc::Status Reject(grpc::ServerContext*, const v1::RejectRequest*, v1::RejectResponse*) override;
