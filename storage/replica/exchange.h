@@ -57,6 +57,7 @@ struct Approval {
   uint64_t number = 0;
   RecordKey key;
   NodeId from;
+  Epoch epoch;  // the node's: a copy of it is in another
   std::string reason;
   uint64_t since_ms = 0;  // Unix milliseconds
   bool erasure = false;

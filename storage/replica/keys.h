@@ -126,15 +126,15 @@ inline std::string RefusalPrefix(const NodeId& node, Epoch epoch) {
 inline std::string Refusal(const NodeId& node, Epoch epoch, const RecordKey& key) {
   return RefusalPrefix(node, epoch) + EncodeKey(key);
 }
-// At a hub: what waits for headquarters' word, by node and record; the number of the last; and of
-// what was rejected a digest.
+// At a hub: what waits for headquarters' word, by node, epoch and record; the number of the last;
+// and of what was rejected a digest.
 inline constexpr char kApprovalKind = 'p';
-inline std::string Approval(const NodeId& node, const RecordKey& key) {
-  return ByNode(kApprovalKind, node) + EncodeKey(key);
+inline std::string Approval(const NodeId& node, Epoch epoch, const RecordKey& key) {
+  return ByNodeEpoch(kApprovalKind, node, epoch) + EncodeKey(key);
 }
 inline constexpr std::string_view kApprovalLast = "A";
-inline std::string Rejected(const NodeId& node, const RecordKey& key) {
-  return ByNode('t', node) + EncodeKey(key);
+inline std::string Rejected(const NodeId& node, Epoch epoch, const RecordKey& key) {
+  return ByNodeEpoch('t', node, epoch) + EncodeKey(key);
 }
 // Sessions of a peer's replica id, as the one that accepts them remembers them.
 inline std::string SessionsOf(ReplicaId peer) { return ById('y', peer); }

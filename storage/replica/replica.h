@@ -15,6 +15,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -366,8 +367,8 @@ class Replica {
   absl::Status PutApproval(Transaction& transaction, const PeerIdentity& peer, const RecordKey& key,
                            const RecordUpdate& update, const Record& mine,
                            const std::string& reason) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void RemoveApproval(Transaction& transaction, const NodeId& node, const RecordKey& key)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RemoveApproval(Transaction& transaction, const NodeId& node, Epoch epoch,
+                      const RecordKey& key) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Of a record that was erased nothing waits any more.
   void ForgetApprovalsOf(Transaction& transaction, const RecordKey& key)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -483,7 +484,7 @@ class Replica {
       Approval approval;
       size_t bytes = 0;
     };
-    std::map<std::pair<NodeId, RecordKey>, One> waiting;
+    std::map<std::tuple<NodeId, Epoch, RecordKey>, One> waiting;
     size_t bytes = 0;
     uint64_t last = 0;  // number
   };

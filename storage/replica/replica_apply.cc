@@ -245,7 +245,7 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
     if (absl::IsResourceExhausted(put)) {
       return refuse(RefusedRecord::Reason::kWaits, std::string(put.message()));
     }
-    RemoveApproval(transaction, peer.node, key);
+    RemoveApproval(transaction, peer.node, peer.epoch, key);
     return refuse(RefusedRecord::Reason::kRejected, std::string(put.message()));
   };
   if (options_.hub && !peer.hub) {
@@ -269,7 +269,7 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
           held->record.seen.Unite(update->state.seen);
           transaction.Touch(key);
         }
-        RemoveApproval(transaction, peer.node, key);
+        RemoveApproval(transaction, peer.node, peer.epoch, key);
         return refuse(judgement.kind == Judged::kRights ? RefusedRecord::Reason::kRights
                                                         : RefusedRecord::Reason::kMalformed,
                       judgement.reason);
@@ -314,7 +314,7 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
                                " would come back to this computer's chapter from another: it "
                                "waits for headquarters' word"));
     }
-    RemoveApproval(transaction, peer.node, key);
+    RemoveApproval(transaction, peer.node, peer.epoch, key);
   }
   for (const std::string& damage : merged.damage) {
     damage_.push_back(absl::StrCat("record ", key.id.ToString(), ": ", damage));

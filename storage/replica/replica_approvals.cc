@@ -27,11 +27,14 @@ absl::Status Replica::LoadApprovals() {
   for (it->SeekToFirst(); it->Valid(); it->Next()) {
     Approval approval;
     const std::string_view key = it->key().substr(1);
-    if (key.size() != approval.from.bytes.size() + kKeyBytes) {
+    const size_t node_bytes = approval.from.bytes.size();
+    if (key.size() != node_bytes + sizeof(uint64_t) + kKeyBytes) {
       return absl::DataLossError("a key of what waits for headquarters' word is damaged");
     }
-    std::copy_n(key.begin(), approval.from.bytes.size(), approval.from.bytes.begin());
-    approval.key = Reader(key.substr(approval.from.bytes.size())).Key();
+    std::copy_n(key.begin(), node_bytes, approval.from.bytes.begin());
+    Reader in(key.substr(node_bytes));
+    approval.epoch = {in.BigEndian64()};
+    approval.key = in.Key();
     CHAPTER_ASSIGN_OR_RETURN(ApprovalValue value, DecodeApproval(it->value()));
     CHAPTER_ASSIGN_OR_RETURN(const RecordUpdate update, DecodeUpdate(value.update));
     approval.number = value.number;
@@ -40,7 +43,8 @@ absl::Status Replica::LoadApprovals() {
     approval.erasure = update.state.erased;
     const size_t bytes = it->value().size();
     approvals_.bytes += bytes;
-    approvals_.waiting[{approval.from, approval.key}] = {std::move(approval), bytes};
+    approvals_.waiting[{approval.from, approval.epoch, approval.key}] = {std::move(approval),
+                                                                         bytes};
   }
   return it->status();
 }
@@ -48,12 +52,12 @@ absl::Status Replica::LoadApprovals() {
 absl::Status Replica::PutApproval(Transaction& transaction, const PeerIdentity& peer,
                                   const RecordKey& key, const RecordUpdate& update,
                                   const Record& mine, const std::string& reason) {
-  const auto rejected = transaction.Get(Table::kMeta, keys::Rejected(peer.node, key));
+  const auto rejected = transaction.Get(Table::kMeta, keys::Rejected(peer.node, peer.epoch, key));
   if (rejected.ok() && *rejected == NewsDigest(update, mine)) {
     return absl::PermissionDeniedError(absl::StrCat("headquarters has rejected it: ",
                                                     reason.substr(0, reason.find(": it waits"))));
   }
-  const auto known = approvals_.waiting.find({peer.node, key});
+  const auto known = approvals_.waiting.find({peer.node, peer.epoch, key});
   const bool is_known = known != approvals_.waiting.end();
   ApprovalValue value{.number = is_known ? known->second.approval.number : approvals_.last + 1,
                       .since_ms = is_known ? known->second.approval.since_ms : WallMs(),
@@ -66,9 +70,10 @@ absl::Status Replica::PutApproval(Transaction& transaction, const PeerIdentity& 
   const std::string bytes = Encode(value);
   const size_t freed = is_known ? known->second.bytes : 0;
   if (!is_known) {
-    const auto first = approvals_.waiting.lower_bound({peer.node, RecordKey{}});
+    const auto first = approvals_.waiting.lower_bound({peer.node, Epoch{}, RecordKey{}});
     size_t of_node = 0;
-    for (auto it = first; it != approvals_.waiting.end() && it->first.first == peer.node; ++it) {
+    for (auto it = first;
+         it != approvals_.waiting.end() && std::get<NodeId>(it->first) == peer.node; ++it) {
       ++of_node;
     }
     if (of_node >= kApprovalsOfNodeMax || approvals_.waiting.size() >= kApprovalsMax) {
@@ -82,37 +87,41 @@ absl::Status Replica::PutApproval(Transaction& transaction, const PeerIdentity& 
         reason, "; but ", approvals_.bytes - freed, " bytes wait already, and with these ",
         bytes.size(), " more it would be over ", kApprovalBytesMax));
   }
-  transaction.batch().Put(Table::kMeta, keys::Approval(peer.node, key), bytes);
+  transaction.batch().Put(Table::kMeta, keys::Approval(peer.node, peer.epoch, key), bytes);
   if (!approvals_before_) approvals_before_ = approvals_;
   approvals_.bytes += bytes.size() - freed;
   approvals_.last = std::max(approvals_.last, value.number);
   transaction.batch().Put(Table::kMeta, keys::kApprovalLast, EncodeNumber(approvals_.last));
-  approvals_.waiting[{peer.node, key}] = {{.number = value.number,
-                                           .key = key,
-                                           .from = peer.node,
-                                           .reason = value.reason,
-                                           .since_ms = value.since_ms,
-                                           .erasure = update.state.erased},
-                                          bytes.size()};
+  approvals_.waiting[{peer.node, peer.epoch, key}] = {{.number = value.number,
+                                                       .key = key,
+                                                       .from = peer.node,
+                                                       .epoch = peer.epoch,
+                                                       .reason = value.reason,
+                                                       .since_ms = value.since_ms,
+                                                       .erasure = update.state.erased},
+                                                      bytes.size()};
   return absl::OkStatus();
 }
 
-void Replica::RemoveApproval(Transaction& transaction, const NodeId& node, const RecordKey& key) {
-  const auto it = approvals_.waiting.find({node, key});
+void Replica::RemoveApproval(Transaction& transaction, const NodeId& node, Epoch epoch,
+                             const RecordKey& key) {
+  const auto it = approvals_.waiting.find({node, epoch, key});
   if (it == approvals_.waiting.end()) return;
   if (!approvals_before_) approvals_before_ = approvals_;
   approvals_.bytes -= it->second.bytes;
-  approvals_.waiting.erase({node, key});
-  transaction.batch().Delete(Table::kMeta, keys::Approval(node, key));
+  approvals_.waiting.erase({node, epoch, key});
+  transaction.batch().Delete(Table::kMeta, keys::Approval(node, epoch, key));
+  // Where it has not noted yet that it waits it need not any more.
+  transaction.batch().Delete(Table::kMeta, keys::Refusal(node, epoch, key));
   transaction.LeaveResidue();
 }
 
 void Replica::ForgetApprovalsOf(Transaction& transaction, const RecordKey& key) {
-  std::vector<NodeId> nodes;
+  std::vector<std::pair<NodeId, Epoch>> nodes;
   for (const auto& [where, one] : approvals_.waiting) {
-    if (where.second == key) nodes.push_back(where.first);
+    if (one.approval.key == key) nodes.emplace_back(one.approval.from, one.approval.epoch);
   }
-  for (const NodeId& node : nodes) RemoveApproval(transaction, node, key);
+  for (const auto& [node, epoch] : nodes) RemoveApproval(transaction, node, epoch, key);
 }
 
 void Replica::UndoApprovals() {
@@ -137,7 +146,8 @@ absl::StatusOr<std::pair<Approval, ApprovalValue>> Replica::FindApproval(uint64_
     if (one.approval.number != number) continue;
     CHAPTER_ASSIGN_OR_RETURN(
         const std::string bytes,
-        engine_.Get(Table::kMeta, keys::Approval(one.approval.from, one.approval.key)));
+        engine_.Get(Table::kMeta,
+                    keys::Approval(one.approval.from, one.approval.epoch, one.approval.key)));
     CHAPTER_ASSIGN_OR_RETURN(ApprovalValue value, DecodeApproval(bytes));
     return std::pair{one.approval, std::move(value)};
   }
@@ -182,8 +192,8 @@ absl::StatusOr<Approval> Replica::Approve(uint64_t number) {
           absl::StrCat("record ", key.id.ToString(), " would have ", over, "; reject it"));
     }
     absl::Cleanup undo = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { UndoApprovals(); };
-    RemoveApproval(transaction, approval.from, key);
-    transaction.batch().Delete(Table::kMeta, keys::Rejected(approval.from, key));
+    RemoveApproval(transaction, approval.from, approval.epoch, key);
+    transaction.batch().Delete(Table::kMeta, keys::Rejected(approval.from, approval.epoch, key));
     if (!Contains(mine, update.state) || !existed) {
       StoredRecord& stored = transaction.Make(key);
       stored.record = std::move(merged.record);
@@ -219,8 +229,16 @@ absl::StatusOr<Approval> Replica::Reject(uint64_t number) {
     const StoredRecord* held = transaction.Find(approval.key);
     CHAPTER_RETURN_IF_ERROR(transaction.status());
     absl::Cleanup undo = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { UndoApprovals(); };
-    RemoveApproval(transaction, approval.from, approval.key);
-    transaction.batch().Put(Table::kMeta, keys::Rejected(approval.from, approval.key),
+    RemoveApproval(transaction, approval.from, approval.epoch, approval.key);
+    const RefusedRecord refusal{approval.key,
+                                {},
+                                RefusedRecord::Reason::kRejected,
+                                absl::StrCat("headquarters has rejected it: ", approval.reason)};
+    transaction.batch().Put(Table::kMeta,
+                            keys::Refusal(approval.from, approval.epoch, approval.key),
+                            EncodePending(identity_.epoch, refusal));
+    transaction.batch().Put(Table::kMeta,
+                            keys::Rejected(approval.from, approval.epoch, approval.key),
                             NewsDigest(update, held == nullptr ? Record() : held->record));
     CHAPTER_RETURN_IF_ERROR(Commit(transaction));
     std::move(undo).Cancel();
