@@ -103,7 +103,9 @@ absl::Status RefusedService::Retry(const std::string& actor, uint64_t number) {
   CHAPTER_ASSIGN_OR_RETURN(const std::vector<storage::WriteResult> results,
                            api_.replica.Write(writes));
   for (const storage::WriteResult& result : results) CHAPTER_RETURN_IF_ERROR(result.status);
-  return api_.replica.ForgetRefused(number);
+  // It is not there any more where the record was erased meanwhile.
+  const absl::Status status = api_.replica.ForgetRefused(number);
+  return absl::IsNotFound(status) ? absl::OkStatus() : status;
 }
 
 grpc::Status RefusedService::ListRefused(grpc::ServerContext* /*context*/,

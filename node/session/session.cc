@@ -720,14 +720,25 @@ void Session::AskWhole(const std::vector<RecordKey>& keys, bool refusals_noted) 
 
 void Session::TakeStored(const v1::Stored& stored) {
   storage::AcknowledgeRequest request{
-      .peer = peer_, .through = {}, .own_high = {}, .refused = {}, .dropped = {}};
+      .peer = peer_, .through = {}, .own_high = {}, .refused = {}, .push_again = {}, .dropped = {}};
   for (const v1::Refusal& refusal : stored.refused()) {
     auto refused = FromProto(refusal);
     if (!Check(refused.status())) return;
     if (refusals_to_come_ > 0) {
       --refusals_to_come_;  // of an earlier session
+      if (refused->reason == storage::RefusedRecord::Reason::kWaits) {
+        request.push_again.push_back(refused->key);
+        ask_after_.push_back(refused->key);
+        continue;
+      }
     } else {
       ForgetRefused(*refused);
+      // Of a whole record that the hub had asked for: all that it was told of until now.
+      const bool waits = refused->reason == storage::RefusedRecord::Reason::kWaits;
+      const Outbound* feed = FindOutbound(Scope::All());
+      if (waits && refused->sequence == Sequence{} && feed != nullptr) {
+        refused->sequence = feed->told;
+      }
     }
     request.refused.push_back(*std::move(refused));
   }
@@ -779,7 +790,8 @@ void Session::TakeStored(const v1::Stored& stored) {
   }
   request.anew = ToldAnew();
   if (!config_.initiator) request.accepted = config_.id;
-  if (!request.through && !request.anew && request.refused.empty() && request.dropped.empty()) {
+  if (!request.through && !request.anew && request.refused.empty() && request.push_again.empty() &&
+      request.dropped.empty()) {
     return;
   }
   busy_ = Busy::kAcknowledging;

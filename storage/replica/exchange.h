@@ -61,6 +61,7 @@ struct Approval {
   std::string reason;
   uint64_t since_ms = 0;  // Unix milliseconds
   bool erasure = false;
+  std::vector<RecordKey> leaders;  // what it follows, as the node has it
 };
 
 // What it tells that the hub has not got.
@@ -306,6 +307,9 @@ struct AcknowledgeRequest {
   std::optional<Sequence> anew;
   std::optional<uint64_t> accepted;  // the session's id, where this replica accepted it
   std::vector<RefusedRecord> refused;
+  // What the peer did not take in an earlier session, and may have been given its word on since:
+  // it goes there again.
+  std::vector<RecordKey> push_again;
   std::vector<DroppedRecord> dropped;  // the peer dropped these
 };
 

@@ -187,16 +187,24 @@ absl::StatusOr<std::pair<Epoch, RefusedRecord>> DecodePending(std::string_view b
   return std::pair{epoch, std::move(refused)};
 }
 
-std::string EncodeWaiting(const NodeId& hub, WaitsFor what) {
+std::string Encode(const WaitingValue& value) {
   std::string out;
-  AppendNode(hub, out);
-  if (what == WaitsFor::kApproval) out.push_back('a');
+  AppendNode(value.hub, out);
+  if (value.what == WaitsFor::kApproval) AppendFixed64(value.at.value, out);
   return out;
 }
 
-bool WaitsAt(std::string_view value, const NodeId& hub) {
-  return value == EncodeWaiting(hub, WaitsFor::kClock) ||
-         value == EncodeWaiting(hub, WaitsFor::kApproval);
+absl::StatusOr<WaitingValue> DecodeWaiting(std::string_view bytes) {
+  Reader in(bytes);
+  WaitingValue value;
+  value.hub = ReadNode(in);
+  if (in.remaining() > 0) {
+    value.what = WaitsFor::kApproval;
+    value.at = {in.Fixed64()};
+  }
+  if (!in.ok() || !in.empty())
+    return absl::DataLossError("the mark of a record that waits cannot be read");
+  return value;
 }
 
 std::string Encode(const ApprovalValue& value) {

@@ -88,11 +88,17 @@ std::string Encode(const ResetValue& value);
 // DATA_LOSS where it cannot be read.
 absl::StatusOr<ResetValue> DecodeReset(std::string_view bytes);
 
-// The hub that a record waits for, and what for.
+// The hub that a record waits for, and what for. What waits for headquarters' word was in the feed
+// at `at`: once that hub has stored the record from a later place it waits no more.
 enum class WaitsFor : uint8_t { kClock, kApproval };
-std::string EncodeWaiting(const NodeId& hub, WaitsFor what);
-// Whether it is this hub.
-bool WaitsAt(std::string_view value, const NodeId& hub);
+struct WaitingValue {
+  NodeId hub;
+  WaitsFor what = WaitsFor::kClock;
+  Sequence at;
+};
+std::string Encode(const WaitingValue& value);
+// DATA_LOSS where it cannot be read.
+absl::StatusOr<WaitingValue> DecodeWaiting(std::string_view bytes);
 
 // What waits at a hub for headquarters' word. Number, key and node are elsewhere.
 struct ApprovalValue {

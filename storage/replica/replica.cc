@@ -339,16 +339,13 @@ void Replica::PutState(WriteBatch& batch, Sequence last) const {
 
 absl::Status Replica::Commit(Transaction& transaction) {
   CHAPTER_RETURN_IF_ERROR(transaction.status());
+  absl::Cleanup undo = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { UndoApprovals(); };
+  CHAPTER_RETURN_IF_ERROR(EraseApprovals(transaction));
   const Sequence last = transaction.Seal(last_sequence_, {environment_.Random() | 1});
   CHAPTER_RETURN_IF_ERROR(transaction.status());
-  absl::Cleanup undo = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { UndoApprovals(); };
   for (const ChangeEvent& event : transaction.events()) {
-    if (event.kind != ChangeKind::kErased) continue;
-    if (options_.hub) {
-      ForgetApprovalsOf(transaction, event.key);
-    } else {
-      CHAPTER_RETURN_IF_ERROR(ForgetRefusedOf(transaction, event.key));
-    }
+    if (event.kind != ChangeKind::kErased || options_.hub) continue;
+    CHAPTER_RETURN_IF_ERROR(ForgetRefusedOf(transaction, event.key));
   }
   PutState(transaction.batch(), last);
   std::map<EntityNumber, uint64_t> counts;

@@ -369,11 +369,12 @@ class Replica {
                            const std::string& reason) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RemoveApproval(Transaction& transaction, const NodeId& node, Epoch epoch,
                       const RecordKey& key) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Of a record that was erased nothing waits any more.
-  void ForgetApprovalsOf(Transaction& transaction, const RecordKey& key)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Of a record that the transaction erases nothing waits any more, nor of what is to follow it;
+  // whoever pushed that hears of the erasure.
+  absl::Status EraseApprovals(Transaction& transaction) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // What is not committed did not happen.
   void UndoApprovals() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::vector<RecordKey> LeadersOf(const RecordKey& key, const Record& record) const;
   absl::Status LoadApprovals() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // What waits under a number, with its value.
   absl::StatusOr<std::pair<Approval, ApprovalValue>> FindApproval(uint64_t number) const
@@ -388,6 +389,8 @@ class Replica {
   // Takes what was refused of a record off the list, as it was erased.
   absl::Status ForgetRefusedOf(Transaction& transaction, const RecordKey& key)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status EndWaiting(Transaction& transaction, const AcknowledgeRequest& request,
+                          Sequence before, Sequence through) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status DropWhereDue(Transaction& transaction, const AcknowledgeRequest& request,
                             Sequence through, std::vector<DroppedRecord>& dropped)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -130,6 +130,8 @@ absl::StatusOr<Judgement> Replica::Admit(Transaction& transaction, const PeerIde
   for (const RecordKey& leader : own.leaders) {
     const StoredRecord* stored = transaction.Find(leader);
     if (stored == nullptr) continue;
+    // It is erased with what it follows, whoever says so.
+    if (stored->record.erased) return Judgement{};
     CHAPTER_ASSIGN_OR_RETURN(const Whereabouts above, Locate(peer, leader, *stored));
     if (above.elsewhere && !above.been_there) where.elsewhere = true;
   }
@@ -200,6 +202,10 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
     }
   }
   StoredRecord* held = transaction.Find(key);
+  // Whatever its hub did not take yet of it has nothing to wait for.
+  if (!options_.hub && update->state.erased) {
+    transaction.batch().Delete(Table::kMeta, keys::Waiting(key));
+  }
   bool take_back = false;
   LeavingValue dropped;
   if (!options_.hub && held == nullptr) {
@@ -305,7 +311,7 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
   MergeResult merged =
       Merge(mine, *update, {Writer(), std::max(clock_.last(), HybridTime::FromWall(WallMs()))});
   if (options_.hub && !peer.hub) {
-    if (ComesBack(transaction, peer, key, held, merged.record)) {
+    if (!Contains(mine, update->state) && ComesBack(transaction, peer, key, held, merged.record)) {
       if (!update->whole) {
         outcome.kind = Kind::kNeedsWhole;
         return outcome;
@@ -329,9 +335,15 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
   const bool named_anew = peer.hub && options_.hub && held != nullptr &&
                           !options_.entities.contains(key.entity) &&
                           held->meta.named != update->named_scopes;
+  // Written under an id that two computers had, and not the last of it: whoever has seen that
+  // last one, also the other of the two, would count as having it.
+  const bool seen_here_and_lost =
+      merged.record.cells.size() > mine.cells.size() &&
+      std::any_of(merged.record.cells.begin(), merged.record.cells.end(), [&](const Cell& cell) {
+        return mine.seen.Covers(cell.version) && mine.Find(cell.path) == nullptr;
+      });
   const bool changed = !Contains(mine, update->state) || !merged.damage.empty() ||
-                       held == nullptr || named_anew ||
-                       merged.record.cells.size() > mine.cells.size();  // seen here, and lost
+                       held == nullptr || named_anew || seen_here_and_lost;
   if (options_.hub) outcome.answer = !equals_sent;
   if (!changed && !called_off) return outcome;
   const bool existed = held != nullptr;
@@ -354,6 +366,10 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
        ReturnedUnheard(stored.meta, request))) {
     stored.meta.origin = {};
     outcome.answer = true;
+  }
+  if (options_.hub && existed && seen_here_and_lost) {
+    stored.meta.origin = {};
+    transaction.TellWhole(key);
   }
   if (peer.hub) stored.meta.named = update->named_scopes;
   if (options_.hub && !peer.hub && !existed) {
@@ -714,9 +730,7 @@ absl::StatusOr<ApplyResult> Replica::Apply(const ApplyRequest& request) {
   }
   CHAPTER_RETURN_IF_ERROR(Finish(events, /*applied=*/true));
   if (!options_.hub && !request.left.empty()) {
-    CHAPTER_ASSIGN_OR_RETURN(
-        AcknowledgeResult due,
-        Acknowledge({.peer = peer, .through = {}, .own_high = {}, .refused = {}, .dropped = {}}));
+    CHAPTER_ASSIGN_OR_RETURN(AcknowledgeResult due, Acknowledge(AcknowledgeRequest{.peer = peer}));
     result.dropped = std::move(due.dropped);
   }
   return result;

@@ -18,6 +18,12 @@
 
 namespace chaptersync::storage {
 
+std::vector<RecordKey> Replica::LeadersOf(const RecordKey& key, const Record& record) const {
+  const auto rule = options_.entities.find(key.entity);
+  if (rule == options_.entities.end()) return {};
+  return storage::Apply(rule->second.scope, record).leaders;
+}
+
 absl::Status Replica::LoadApprovals() {
   approvals_ = {};
   approvals_.last = DecodeNumber(engine_.Get(Table::kMeta, keys::kApprovalLast));
@@ -41,6 +47,7 @@ absl::Status Replica::LoadApprovals() {
     approval.since_ms = value.since_ms;
     approval.reason = std::move(value.reason);
     approval.erasure = update.state.erased;
+    approval.leaders = LeadersOf(approval.key, update.state);
     const size_t bytes = it->value().size();
     approvals_.bytes += bytes;
     approvals_.waiting[{approval.from, approval.epoch, approval.key}] = {std::move(approval),
@@ -98,7 +105,8 @@ absl::Status Replica::PutApproval(Transaction& transaction, const PeerIdentity& 
                                                        .epoch = peer.epoch,
                                                        .reason = value.reason,
                                                        .since_ms = value.since_ms,
-                                                       .erasure = update.state.erased},
+                                                       .erasure = update.state.erased,
+                                                       .leaders = LeadersOf(key, update.state)},
                                                       bytes.size()};
   return absl::OkStatus();
 }
@@ -116,12 +124,46 @@ void Replica::RemoveApproval(Transaction& transaction, const NodeId& node, Epoch
   transaction.LeaveResidue();
 }
 
-void Replica::ForgetApprovalsOf(Transaction& transaction, const RecordKey& key) {
-  std::vector<std::pair<NodeId, Epoch>> nodes;
-  for (const auto& [where, one] : approvals_.waiting) {
-    if (one.approval.key == key) nodes.emplace_back(one.approval.from, one.approval.epoch);
+absl::Status Replica::EraseApprovals(Transaction& transaction) {
+  if (!options_.hub || approvals_.waiting.empty() || !transaction.erases_anything()) {
+    return absl::OkStatus();
   }
-  for (const auto& [node, epoch] : nodes) RemoveApproval(transaction, node, epoch, key);
+  // Taking one may erase another record, which others wait of.
+  for (bool any = true; any;) {
+    any = false;
+    std::vector<Approval> gone;
+    for (const auto& [where, one] : approvals_.waiting) {
+      const std::vector<RecordKey>& leaders = one.approval.leaders;
+      const auto erased = [&](const RecordKey& key) { return transaction.Erases(key); };
+      // Where the hub has the record it follows what the hub says.
+      if (erased(one.approval.key) || (std::any_of(leaders.begin(), leaders.end(), erased) &&
+                                       transaction.Find(one.approval.key) == nullptr)) {
+        gone.push_back(one.approval);
+      }
+    }
+    for (const Approval& approval : gone) {
+      CHAPTER_ASSIGN_OR_RETURN(
+          const std::string bytes,
+          transaction.Get(Table::kMeta,
+                          keys::Approval(approval.from, approval.epoch, approval.key)));
+      CHAPTER_ASSIGN_OR_RETURN(const ApprovalValue value, DecodeApproval(bytes));
+      if (transaction.Find(approval.key) == nullptr) {
+        CHAPTER_ASSIGN_OR_RETURN(const RecordUpdate update, DecodeUpdate(value.update));
+        StoredRecord& stored = transaction.Make(approval.key);
+        stored.record = Merge({}, update, {Writer(), clock_.last()}).record;
+        stored.meta.maker = value.chapter;
+        clock_.Observe(stored.record.seen.Highest());
+        transaction.Touch(approval.key);
+        CHAPTER_RETURN_IF_ERROR(transaction.Place());
+      }
+      transaction.TellLeft(approval.key, value.chapter);
+      RemoveApproval(transaction, approval.from, approval.epoch, approval.key);
+      any = true;
+    }
+    CHAPTER_RETURN_IF_ERROR(transaction.status());
+    CHAPTER_RETURN_IF_ERROR(transaction.Place());
+  }
+  return absl::OkStatus();
 }
 
 void Replica::UndoApprovals() {

@@ -260,6 +260,7 @@ absl::StatusOr<AcknowledgeResult> Replica::Acknowledge(const AcknowledgeRequest&
       if (known.hub_epoch == peer.epoch) acknowledged = known;
     }
     if (request.anew && !request.accepted) acknowledged.anew = *request.anew;
+    const Sequence before = acknowledged.through;
     if (request.through) {
       acknowledged.through = *request.through;
       acknowledged.farthest = std::max(acknowledged.farthest, acknowledged.through);
@@ -295,13 +296,24 @@ absl::StatusOr<AcknowledgeResult> Replica::Acknowledge(const AcknowledgeRequest&
           refused.reason == RefusedRecord::Reason::kWaits) {
         const bool ahead = refused.reason == RefusedRecord::Reason::kAhead;
         batch.Put(Table::kMeta, keys::Waiting(refused.key),
-                  EncodeWaiting(peer.node, ahead ? WaitsFor::kClock : WaitsFor::kApproval));
+                  Encode(WaitingValue{.hub = peer.node,
+                                      .what = ahead ? WaitsFor::kClock : WaitsFor::kApproval,
+                                      .at = std::max(refused.sequence, acknowledged.through)}));
         continue;
       }
       RefusedRecord kept = refused;
       if (kept.sequence == Sequence{}) kept.sequence = acknowledged.through;
       batch.Put(Table::kMeta, keys::Reset(refused.key),
                 Encode(ResetValue{peer.node, peer.epoch, std::move(kept)}));
+    }
+    if (!options_.hub && request.through) {
+      CHAPTER_RETURN_IF_ERROR(EndWaiting(transaction, request, before, acknowledged.through));
+    }
+    for (const RecordKey& key : request.push_again) {
+      StoredRecord* held = transaction.Find(key);
+      if (options_.hub || held == nullptr) continue;
+      held->meta.origin = {};
+      transaction.Touch(key);
     }
     if (options_.hub && !request.dropped.empty()) {
       const std::string noted_key = keys::DropsNoted(peer.node, peer.epoch);
@@ -328,12 +340,40 @@ absl::StatusOr<AcknowledgeResult> Replica::Acknowledge(const AcknowledgeRequest&
   return result;
 }
 
+// What the hub has stored from a later place of the feed than where it did not take it waits no
+// more. Between the two places, so that it costs what was pushed.
+absl::Status Replica::EndWaiting(Transaction& transaction, const AcknowledgeRequest& request,
+                                 Sequence before, Sequence through) {
+  if (through <= before) return absl::OkStatus();
+  auto snapshot = engine_.NewSnapshot();
+  const std::string marks(1, keys::kWaitingKind);
+  auto mark = snapshot->NewIterator(Table::kMeta, marks, keys::PrefixEnd(marks));
+  mark->SeekToFirst();
+  if (!mark->Valid()) return mark->status();
+  std::set<RecordKey> refused;
+  for (const RefusedRecord& record : request.refused) refused.insert(record.key);
+  auto it = snapshot->NewIterator(Table::kFeed, keys::Feed(Scope::All(), {before.value + 1}),
+                                  keys::Feed(Scope::All(), {through.value + 1}));
+  for (it->SeekToFirst(); it->Valid(); it->Next()) {
+    const RecordKey key = Reader(it->value()).Key();
+    const auto bytes = transaction.Get(Table::kMeta, keys::Waiting(key));
+    if (!bytes.ok() || refused.contains(key)) continue;
+    CHAPTER_ASSIGN_OR_RETURN(const WaitingValue waiting, DecodeWaiting(*bytes));
+    const StoredRecord* held = transaction.Find(key);
+    if (waiting.hub == request.peer.node && waiting.what == WaitsFor::kApproval &&
+        held != nullptr && held->meta.latest > waiting.at && held->meta.latest <= through) {
+      transaction.batch().Delete(Table::kMeta, keys::Waiting(key));
+    }
+  }
+  return it->status();
+}
+
 absl::Status Replica::DropWhereDue(Transaction& transaction, const AcknowledgeRequest& request,
                                    Sequence through, std::vector<DroppedRecord>& dropped) {
   if (leaving_.empty()) return absl::OkStatus();
   const PeerIdentity& hub = request.peer;
   // What was refused waits for the hub's state of the record, in which it is not.
-  std::set<RecordKey> refused;
+  std::set<RecordKey> refused(request.push_again.begin(), request.push_again.end());
   for (const RefusedRecord& record : request.refused) refused.insert(record.key);
   uint64_t count = DecodeNumber(transaction.Get(Table::kMeta, keys::DropCount(hub.node)));
   const uint64_t before = count;
@@ -352,9 +392,16 @@ absl::Status Replica::DropWhereDue(Transaction& transaction, const AcknowledgeRe
           !IsPlanted(Planted::kDropBeforeAcknowledgement)) {
         continue;
       }
-      if (refused.contains(key) || transaction.Get(Table::kMeta, keys::Reset(key)).ok()) continue;
-      const auto waits = transaction.Get(Table::kMeta, keys::Waiting(key));
-      if (waits.ok() && WaitsAt(*waits, hub.node)) continue;
+      if (refused.contains(key)) continue;
+      // What another hub refused this one has taken, or would say so.
+      if (const auto reset = transaction.Get(Table::kMeta, keys::Reset(key)); reset.ok()) {
+        CHAPTER_ASSIGN_OR_RETURN(const ResetValue noted, DecodeReset(*reset));
+        if (noted.hub == hub.node) continue;
+      }
+      if (const auto mark = transaction.Get(Table::kMeta, keys::Waiting(key)); mark.ok()) {
+        CHAPTER_ASSIGN_OR_RETURN(const WaitingValue waiting, DecodeWaiting(*mark));
+        if (waiting.hub == hub.node) continue;
+      }
       LeavingValue memory = leaving;
       for (const NodeId& hub_before : stored->meta.again) {
         if (hub_before != hub.node) memory.earlier.push_back(hub_before);

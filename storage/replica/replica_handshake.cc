@@ -326,7 +326,8 @@ absl::Status Replica::SendAwaitingApproval(const Snapshot& snapshot, Transaction
   auto it = snapshot.NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
   size_t sent = 0;
   for (it->SeekToFirst(); it->Valid() && sent < kBatchWritesMax; it->Next()) {
-    if (it->value() != EncodeWaiting(hub, WaitsFor::kApproval)) continue;
+    CHAPTER_ASSIGN_OR_RETURN(const WaitingValue waiting, DecodeWaiting(it->value()));
+    if (waiting.hub != hub || waiting.what != WaitsFor::kApproval) continue;
     transaction.batch().Delete(Table::kMeta, it->key());
     const RecordKey key = Reader(it->key().substr(1)).Key();
     StoredRecord* held = transaction.Find(key);
@@ -468,7 +469,8 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
       const std::string waiting_prefix(1, keys::kWaitingKind);
       it = snapshot->NewIterator(Table::kMeta, waiting_prefix, keys::PrefixEnd(waiting_prefix));
       for (it->SeekToFirst(); it->Valid(); it->Next()) {
-        if (WaitsAt(it->value(), hub.node)) batch.Delete(Table::kMeta, it->key());
+        CHAPTER_ASSIGN_OR_RETURN(const WaitingValue waiting, DecodeWaiting(it->value()));
+        if (waiting.hub == hub.node) batch.Delete(Table::kMeta, it->key());
       }
       CHAPTER_RETURN_IF_ERROR(it->status());
     }

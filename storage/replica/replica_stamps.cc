@@ -34,7 +34,8 @@ absl::StatusOr<bool> Replica::SendWaiting(const PeerIdentity& hub, HybridTime li
     Transaction transaction(engine_, options_);
     CHAPTER_ASSIGN_OR_RETURN(const AheadLimits limits, LimitsOf(*snapshot, hub.replica, limit));
     for (size_t sent = 0; it->Valid(); it->Next()) {
-      if (it->value() != EncodeWaiting(hub.node, WaitsFor::kClock)) continue;
+      CHAPTER_ASSIGN_OR_RETURN(const WaitingValue waiting, DecodeWaiting(it->value()));
+      if (waiting.hub != hub.node || waiting.what != WaitsFor::kClock) continue;
       if (sent == kBatchWritesMax) break;
       const RecordKey key = Reader(it->key().substr(1)).Key();
       StoredRecord* held = transaction.Find(key);
@@ -184,8 +185,9 @@ absl::StatusOr<WaitingCounts> Replica::CountWaiting(const NodeId& hub) const {
   auto snapshot = engine_.NewSnapshot();
   auto it = snapshot->NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
   for (it->SeekToFirst(); it->Valid(); it->Next()) {
-    if (!WaitsAt(it->value(), hub)) continue;
-    ++(it->value() == EncodeWaiting(hub, WaitsFor::kClock) ? count.ahead : count.approval);
+    CHAPTER_ASSIGN_OR_RETURN(const WaitingValue waiting, DecodeWaiting(it->value()));
+    if (waiting.hub != hub) continue;
+    ++(waiting.what == WaitsFor::kClock ? count.ahead : count.approval);
   }
   CHAPTER_RETURN_IF_ERROR(it->status());
   return count;

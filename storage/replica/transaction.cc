@@ -76,6 +76,17 @@ bool Transaction::touched(const RecordKey& key) const {
   return it != entries_.end() && it->second.touched;
 }
 
+bool Transaction::Erases(const RecordKey& key) const {
+  const auto it = entries_.find(key);
+  if (it == entries_.end() || !it->second.touched) return false;
+  const Entry& entry = it->second;
+  return entry.present && entry.after.record.erased && !(entry.existed && entry.before.erased);
+}
+
+bool Transaction::erases_anything() const {
+  return std::any_of(order_.begin(), order_.end(), [&](const auto& key) { return Erases(key); });
+}
+
 const std::set<Scope>& Transaction::Placement(const RecordKey& key) {
   Entry& entry = Load(key);
   if (!entry.placed) {
@@ -265,6 +276,7 @@ void Transaction::SealPositions(Entry& entry, Sequence sequence, const std::stri
         position.returned = position.at != Sequence{};
         position.entered = sequence;
       }
+      if (entry.tell_whole) position.entered = sequence;
       position.left = position.withheld = false;
       moved.insert(scope);
     }

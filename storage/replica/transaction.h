@@ -37,6 +37,9 @@ class Transaction {
   // Forgets a record that Make began and nobody touched.
   void Forget(const RecordKey& key);
   bool touched(const RecordKey& key) const;
+  // After Place: the record is erased in this transaction, or comes erased.
+  bool Erases(const RecordKey& key) const;
+  bool erases_anything() const;
 
   // Finds the scopes of all touched records and of what follows them; touches
   // followers that move, erases those of erased leaders.
@@ -47,6 +50,8 @@ class Transaction {
   bool Misplaced(const RecordKey& key);
   // After Place: the scope's feed shall say that the record is not in it.
   void TellLeft(const RecordKey& key, const Scope& scope);
+  // The feeds of the record's scopes shall tell all of it.
+  void TellWhole(const RecordKey& key) { Load(key).tell_whole = true; }
 
   // Writes everything into batch(), numbering from last + 1. Returns the last
   // sequence used. Nothing is read through this transaction from then on.
@@ -90,6 +95,7 @@ class Transaction {
     std::set<Scope> placement;
     std::vector<RecordKey> leaders;
     std::set<Scope> tell_left;
+    bool tell_whole = false;
   };
   struct Resolution {
     bool absent = false;

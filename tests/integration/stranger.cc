@@ -148,12 +148,15 @@ int Push(const std::shared_ptr<grpc::Channel>& channel, const nlohmann::json& wh
   changes.set_mark(1);
   node::PackRecords({&item}, changes);
   stream->Write(request);
+  uint64_t of_before = welcome.refused();  // they come again first, as nobody has noted them
   while (stream->Read(&response)) {
     const v1::Stored& stored = response.message().stored();
     nlohmann::json refused = nlohmann::json::array();
     for (const v1::Refusal& one : stored.refused()) {
-      // Those of before come again, as nobody has noted them.
-      if (one.record().id() != node::ToProto(item.key).id()) continue;
+      if (of_before > 0) {
+        --of_before;
+        continue;
+      }
       refused.push_back(
           {{"reason", v1::RefusalReason_Name(one.reason())}, {"message", one.message()}});
     }

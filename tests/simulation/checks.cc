@@ -93,7 +93,8 @@ std::string ShortText(const v1::SyncMessage& message) {
     absl::StrAppend(&out, " '", stored.scope(), "' ", stored.through());
     for (const auto& refused : stored.refused()) {
       if (const auto key = node::FromProto(refused.record()); key.ok()) {
-        absl::StrAppend(&out, " refused ", NameOf(*key));
+        absl::StrAppend(&out, " refused ", NameOf(*key),
+                        refused.reason() == v1::REFUSAL_REASON_WAITS ? " for now" : "");
       }
     }
     for (const auto& dropped : stored.dropped()) {
@@ -616,8 +617,10 @@ void Federation::CheckBytes(size_t number) {
       const std::string record = ledger_.RecordOf(text);
       if (record.empty()) continue;
       const auto held = records.find(record);
-      const bool refused = table == storage::Table::kMeta && key[0] == kRefusedKind;
-      if (held == records.end() ? !refused : held->second.erased) {
+      // What was refused at a node, and what waits at a hub for a word on it.
+      const bool kept = table == storage::Table::kMeta &&
+                        key[0] == (site.options.hub ? storage::keys::kApprovalKind : kRefusedKind);
+      if (held == records.end() ? !kept : held->second.erased) {
         Fail(absl::StrCat(site.name, " has bytes of ", record, ", which it must not have: ", text,
                           " in table ", static_cast<int>(table), " under '",
                           std::string(key.substr(0, 1)), "'"));

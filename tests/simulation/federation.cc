@@ -705,8 +705,10 @@ void Federation::NoteRefused(size_t number) {
 }
 
 void Federation::ForgetRefused(size_t number, const storage::RefusedWrite& refused) {
-  // Where the call fails it may be off the list all the same.
-  Made(number, sites_[number]->life->replica->ForgetRefused(refused.number));
+  // Where the call fails it may be off the list all the same, and what was put again may have
+  // been erased with what it follows, and its entry with it.
+  const absl::Status status = sites_[number]->life->replica->ForgetRefused(refused.number);
+  if (!absl::IsNotFound(status)) Made(number, status);
   for (const storage::CellWrite& cell : refused.cells) {
     ledger_.TakeOff(number, NameOf(refused.key), PathText(cell.path),
                     PlainValueOf(cell.path, cell.value));
