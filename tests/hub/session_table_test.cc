@@ -48,7 +48,7 @@ v1::SyncMessage HelloOf(uint8_t node, ReplicaId replica) {
 }
 
 constexpr ReplicaId kReplica{77};
-constexpr ReplicaId kOtherReplica{78};
+constexpr ReplicaId kOtherReplica{uint64_t{78} << storage::kLineageShift};  // not of the same ids
 
 class SessionTableTest : public testing::Test {
  protected:

@@ -65,6 +65,8 @@ class History {
                           const std::string& chapter);
   absl::Status Open(Member& member);
   absl::Status Sync(Member& node, Member& hub, std::optional<Cut> cut);
+  // As in the model nothing waits for an officer: whatever would is approved at once.
+  absl::Status SyncAndApprove(Member& node, Member& hub);
   absl::StatusOr<Member*> Find(const std::string& name);
 
   EngineFactory make_engine_;

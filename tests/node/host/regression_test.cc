@@ -1349,7 +1349,7 @@ TEST_F(RegressionTest, AHubOfManyNodesCanJoinAnotherHub) {
   // A hub that had met more than 1,024 nodes could join no other.
   for (uint64_t i = 1; i <= 1100; ++i) {
     PeerIdentity peer = Peer(italy);
-    peer.replica = {1000 + i};
+    peer.replica = {(1000 + i) << storage::kLineageShift};
     peer.node.bytes[1] = static_cast<uint8_t>(i);
     peer.node.bytes[2] = static_cast<uint8_t>(i >> 8);
     ASSERT_TRUE(

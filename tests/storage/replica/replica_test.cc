@@ -196,7 +196,8 @@ TEST_F(ReplicaTest, ListsAndFindsInTheOrderOfIds) {
 TEST_F(ReplicaTest, AClockThatWasObservedDoesNotGoBackInACrash) {
   // A hub that crashed after a handshake stamped its next write before what the node had.
   const HybridTime theirs = HybridTime::FromWall(environment_.now_ms + 30'000);
-  const PeerIdentity peer{.replica = {uint64_t{7} << kLineageShift}, .epoch = {1}, .scopes = {Scope::Global()}};
+  const PeerIdentity peer{
+      .replica = {uint64_t{7} << kLineageShift}, .epoch = {1}, .scopes = {Scope::Global()}};
   HelloFacts hello;
   ASSERT_TRUE(replica_->AcceptPeer(peer, hello).ok());
   hello.clock.hybrid = theirs;
