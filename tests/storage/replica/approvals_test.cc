@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What waits at a hub for headquarters' word: kept over crashes, bounded, gone with what is erased;
+// and what a node knows of it.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "storage/core/limits.h"
+#include "storage/core/record_codec.h"
+#include "storage/engine/memory_engine.h"
+#include "storage/replica/exchange.h"
+#include "storage/replica/keys.h"
+#include "storage/replica/replica.h"
+
+namespace chaptersync::storage {
+namespace {
+
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::SizeIs;
+using Reason = RefusedRecord::Reason;
+
+constexpr EntityNumber kMember{1};
+constexpr EntityNumber kConsent{2};
+constexpr uint32_t kChapter = 1;
+constexpr uint32_t kLeader = 2;
+constexpr uint32_t kText = 3;
+
+class FixedEnvironment : public Environment {
+ public:
+  uint64_t NowMs() override { return now_ms; }
+  uint64_t Random() override { return ++random; }
+  uint64_t now_ms = 1'700'000'000'000;
+  uint64_t random = 1;
+};
+
+RecordKey Key(uint32_t number, EntityNumber entity = kMember) {
+  RecordKey key{entity, {}};
+  for (size_t i = 0; i < 4; ++i) {
+    key.id.bytes[15 - i] = static_cast<uint8_t>(number >> (8 * i));
+  }
+  return key;
+}
+
+CellWrite Text(uint32_t field, const std::string& text) {
+  std::string wire;
+  AppendVarint(uint64_t{field} * 8 + 2, wire);
+  AppendString(text, wire);
+  return {{.field = field, .map_key = {}}, wire};
+}
+
+std::map<EntityNumber, EntityRule> Rules() {
+  using Clause = ScopeClause::Kind;
+  std::map<EntityNumber, EntityRule> rules;
+  rules[kMember].scope.clauses = {{.kind = Clause::kChapterField, .field = kChapter}};
+  rules[kConsent].scope.clauses = {
+      {.kind = Clause::kFollows, .field = kLeader, .leader = {kMember}}};
+  return rules;
+}
+
+class ApprovalsTest : public testing::Test {
+ protected:
+  ApprovalsTest() {
+    options_.hub = true;
+    options_.entities = Rules();
+    italy_.node.bytes[0] = 7;
+    italy_.replica = {uint64_t{7} << kLineageShift};
+    italy_.epoch = {70};
+    italy_.scopes = {Scope::Global(), Scope::Chapter("italy")};
+    for (const auto& [entity, rule] : options_.entities) italy_.entities[entity] = rule.fingerprint;
+    Open();
+  }
+
+  void Open() {
+    hub_.reset();
+    auto opened = Replica::Open(engine_, environment_, options_);
+    ASSERT_TRUE(opened.ok()) << opened.status();
+    hub_ = *std::move(opened);
+  }
+
+  absl::Status Write(LocalWrite::Kind kind, const RecordKey& key,
+                     std::vector<CellWrite> cells = {}) {
+    auto results =
+        hub_->Write({{.kind = kind, .key = key, .actor = "hq", .cells = std::move(cells)}});
+    return results.ok() ? results->front().status : results.status();
+  }
+
+  // One that it made, of its own.
+  RecordUpdate Made(std::vector<CellWrite> cells) {
+    RecordUpdate update;
+    const Version version{HybridTime::FromWall(environment_.now_ms), italy_.replica};
+    for (CellWrite& cell : cells) {
+      update.state.cells.push_back({.path = cell.path,
+                                    .version = version,
+                                    .actor = "milan",
+                                    .value = std::move(cell.value),
+                                    .learned = {}});
+    }
+    update.state.seen.Advance(version);
+    return update;
+  }
+  static RecordUpdate Erasure(uint64_t ticks = 5) {
+    RecordUpdate update;
+    update.state.erased = true;
+    update.state.seen.Advance({{ticks}, {uint64_t{9} << kLineageShift}});
+    return update;
+  }
+
+  // Empty where it was taken.
+  std::optional<RefusedRecord> Push(const RecordKey& key, const RecordUpdate& update) {
+    ApplyRequest request{.peer = italy_};
+    request.records = {{Sequence{++pushed_}, key, EncodeUpdate(update)}};
+    const auto result = hub_->Apply(request);
+    EXPECT_TRUE(result.ok()) << result.status();
+    if (!result.ok() || result->outcomes.front().kind != RecordOutcome::Kind::kRefused) return {};
+    return result->outcomes.front().refusal;
+  }
+  std::optional<Reason> Pushed(const RecordKey& key, const RecordUpdate& update) {
+    const auto refused = Push(key, update);
+    return refused ? std::optional(refused->reason) : std::nullopt;
+  }
+
+  std::vector<Approval> Waiting() { return hub_->ListApprovals(0, SIZE_MAX); }
+  std::string OnDisk() {
+    std::string all;
+    const auto snapshot = engine_.NewSnapshot();
+    for (const Table table : {Table::kRecord, Table::kMeta, Table::kFeed}) {
+      auto it = snapshot->NewIterator(table, "", "");
+      for (it->SeekToFirst(); it->Valid(); it->Next()) all.append(it->value());
+    }
+    return all;
+  }
+
+  MemoryEngine engine_;
+  FixedEnvironment environment_;
+  ReplicaOptions options_;
+  std::unique_ptr<Replica> hub_;
+  PeerIdentity italy_;
+  uint64_t pushed_ = 0;
+};
+
+TEST_F(ApprovalsTest, WhatWaitsIsThereAfterACrashAndCanBeApproved) {
+  ASSERT_TRUE(Write(LocalWrite::Kind::kUpsert, Key(1), {Text(kChapter, "italy")}).ok());
+  EXPECT_EQ(Pushed(Key(1), Erasure()), Reason::kWaits);
+  environment_.now_ms += 60'000;
+  EXPECT_EQ(Pushed(Key(1), Erasure(6)), Reason::kWaits) << "the same record, the same place";
+  ASSERT_TRUE(engine_.Sync().ok());
+  const auto before = Waiting();
+  ASSERT_THAT(before, SizeIs(1));
+  engine_.Crash();
+  Open();
+  const auto after = Waiting();
+  ASSERT_THAT(after, SizeIs(1));
+  EXPECT_EQ(after[0].number, before[0].number);
+  EXPECT_EQ(after[0].since_ms, 1'700'000'000'000) << "since the first time";
+  EXPECT_EQ(after[0].reason, before[0].reason);
+  EXPECT_TRUE(after[0].erasure);
+  ASSERT_TRUE(hub_->Approve(after[0].number).ok());
+  EXPECT_TRUE(hub_->Read(Key(1))->record.erased);
+  EXPECT_THAT(Waiting(), IsEmpty());
+  EXPECT_EQ(hub_->Approve(after[0].number).status().code(), absl::StatusCode::kNotFound);
+  // Numbers are not used again.
+  ASSERT_TRUE(Write(LocalWrite::Kind::kUpsert, Key(2), {Text(kChapter, "italy")}).ok());
+  EXPECT_EQ(Pushed(Key(2), Erasure()), Reason::kWaits);
+  EXPECT_GT(Waiting()[0].number, after[0].number);
+}
+
+TEST_F(ApprovalsTest, WhatCouldNotBeStoredDoesNotWait) {
+  ASSERT_TRUE(Write(LocalWrite::Kind::kUpsert, Key(1), {Text(kChapter, "italy")}).ok());
+  engine_.FailNextWrites(1, absl::ResourceExhaustedError("the disk is full"));
+  ApplyRequest request{.peer = italy_};
+  request.records = {{Sequence{1}, Key(1), EncodeUpdate(Erasure())}};
+  EXPECT_EQ(hub_->Apply(request).status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(Waiting(), IsEmpty());
+  EXPECT_EQ(Pushed(Key(1), Erasure()), Reason::kWaits);
+  engine_.FailNextWrites(1, absl::ResourceExhaustedError("the disk is full"));
+  EXPECT_FALSE(hub_->Approve(Waiting()[0].number).ok());
+  EXPECT_THAT(Waiting(), SizeIs(1)) << "nothing became of it, and it waits still";
+  EXPECT_FALSE(hub_->Read(Key(1))->record.erased);
+}
+
+TEST_F(ApprovalsTest, OfOneComputerNoMoreWaitThanTheLimit) {
+  for (uint32_t i = 1; i <= kApprovalsOfNodeMax; ++i) {
+    ASSERT_EQ(Pushed(Key(i), Erasure()), Reason::kWaits);
+  }
+  EXPECT_THAT(Waiting(), SizeIs(kApprovalsOfNodeMax));
+  const auto over = Push(Key(kApprovalsOfNodeMax + 1), Erasure());
+  ASSERT_TRUE(over.has_value());
+  EXPECT_EQ(over->reason, Reason::kWaits) << "the node keeps it, and the hub does not";
+  EXPECT_THAT(over->message, HasSubstr("wait already (at most 1000"));
+  EXPECT_THAT(Waiting(), SizeIs(kApprovalsOfNodeMax));
+  EXPECT_EQ(Pushed(Key(1), Erasure(6)), Reason::kWaits) << "what waits already may change";
+  // Another computer has a count of its own.
+  italy_.node.bytes[0] = 8;
+  EXPECT_EQ(Pushed(Key(1), Erasure()), Reason::kWaits);
+  EXPECT_THAT(Waiting(), SizeIs(kApprovalsOfNodeMax + 1));
+}
+
+TEST_F(ApprovalsTest, WhatWasRejectedDoesNotWaitAgainUntilItIsAnother) {
+  ASSERT_TRUE(Write(LocalWrite::Kind::kUpsert, Key(1), {Text(kChapter, "toronto")}).ok());
+  const RecordUpdate taken = Made({Text(kChapter, "italy")});
+  EXPECT_EQ(Pushed(Key(1), taken), Reason::kWaits);
+  ASSERT_TRUE(hub_->Reject(Waiting()[0].number).ok());
+  EXPECT_THAT(Waiting(), IsEmpty());
+  const auto again = Push(Key(1), taken);
+  ASSERT_TRUE(again.has_value());
+  EXPECT_EQ(again->reason, Reason::kRejected);
+  EXPECT_THAT(again->message, HasSubstr("headquarters has rejected it"));
+  EXPECT_THAT(Waiting(), IsEmpty());
+  environment_.now_ms += 1'000;
+  EXPECT_EQ(Pushed(Key(1), Made({Text(kChapter, "italy"), Text(kText, "mine")})), Reason::kWaits);
+  EXPECT_THAT(Waiting(), SizeIs(1));
+}
+
+TEST_F(ApprovalsTest, WithAnErasureGoesWhatWaitsOfItAndOfWhatFollowsIt) {
+  // The consent follows a member that was never in Italy.
+  ASSERT_TRUE(Write(LocalWrite::Kind::kUpsert, Key(1), {Text(kChapter, "toronto")}).ok());
+  EXPECT_EQ(Pushed(Key(1), Made({Text(kText, "w1-of-the-member")})), Reason::kWaits);
+  EXPECT_EQ(Pushed(Key(5, kConsent),
+                   Made({Text(kLeader, Key(1).id.ToString()), Text(kText, "w2-of-it")})),
+            Reason::kWaits);
+  EXPECT_THAT(Waiting(), SizeIs(2));
+  EXPECT_THAT(OnDisk(), HasSubstr("w2-of-it"));
+  ASSERT_TRUE(Write(LocalWrite::Kind::kErase, Key(1)).ok());
+  EXPECT_THAT(Waiting(), IsEmpty());
+  EXPECT_TRUE(hub_->Read(Key(5, kConsent))->record.erased);
+  EXPECT_THAT(OnDisk(), testing::Not(HasSubstr("w1-of-the-member")));
+  EXPECT_THAT(OnDisk(), testing::Not(HasSubstr("w2-of-it")));
+  // Italy's feed tells of both.
+  const auto page = hub_->ReadFeed({.peer = italy_,
+                                    .scope = Scope::Chapter("italy"),
+                                    .after = {},
+                                    .since = {},
+                                    .bytes_max = 1 << 20,
+                                    .records_max = 10});
+  ASSERT_TRUE(page.ok());
+  EXPECT_THAT(page->items, SizeIs(2));
+  // And what comes later is erased with it at once.
+  EXPECT_EQ(Pushed(Key(6, kConsent), Made({Text(kLeader, Key(1).id.ToString())})), std::nullopt);
+  EXPECT_TRUE(hub_->Read(Key(6, kConsent))->record.erased);
+}
+
+// At the other end.
+class AwaitingTest : public testing::Test {
+ protected:
+  AwaitingTest() {
+    options_.chapter = "italy";
+    options_.entities = Rules();
+    auto opened = Replica::Open(engine_, environment_, options_);
+    EXPECT_TRUE(opened.ok()) << opened.status();
+    node_ = *std::move(opened);
+    hub_.node.bytes[0] = 1;
+    hub_.replica = {uint64_t{1} << kLineageShift};
+    hub_.epoch = {10};
+    hub_.hub = true;
+    for (const auto& [entity, rule] : options_.entities) hub_.entities[entity] = rule.fingerprint;
+  }
+
+  // The record's place in the feed then.
+  Sequence Put(const std::string& text) {
+    const auto results = node_->Write({{.kind = LocalWrite::Kind::kUpsert,
+                                        .key = Key(1),
+                                        .actor = "milan",
+                                        .cells = {Text(kText, text)}}});
+    EXPECT_TRUE(results.ok() && results->front().status.ok());
+    return End();
+  }
+  Sequence End() { return node_->FeedEnds({Scope::All()})->front().sequence; }
+  void Stored(Sequence through, std::vector<RefusedRecord> refused = {}) {
+    AcknowledgeRequest request{.peer = hub_, .through = through};
+    request.told_as = node_->replica_id();
+    request.refused = std::move(refused);
+    ASSERT_TRUE(node_->Acknowledge(request).ok());
+  }
+  static RefusedRecord Waits(Sequence sequence) { return {Key(1), sequence, Reason::kWaits, "?"}; }
+  uint64_t Waiting() { return node_->CountWaiting(hub_.node)->approval; }
+
+  MemoryEngine engine_;
+  FixedEnvironment environment_;
+  ReplicaOptions options_;
+  std::unique_ptr<Replica> node_;
+  PeerIdentity hub_;
+};
+
+TEST_F(AwaitingTest, WhatTheHubHasStoredSinceWaitsNoMore) {
+  const Sequence first = Put("a");
+  Stored(first, {Waits(first)});
+  EXPECT_EQ(Waiting(), 1u);
+  const Sequence second = Put("b");
+  EXPECT_EQ(Waiting(), 1u) << "not stored yet";
+  Stored(second);
+  EXPECT_EQ(Waiting(), 0u);
+}
+
+TEST_F(AwaitingTest, WhatTheHubDoesNotTakeOnceMoreGoesOnWaiting) {
+  const Sequence first = Put("a");
+  Stored(first, {Waits(first)});
+  const Sequence second = Put("b");
+  Stored(second, {Waits(second)});
+  EXPECT_EQ(Waiting(), 1u);
+  // Another record's acknowledgement says nothing of it.
+  ASSERT_TRUE(node_
+                  ->Write({{.kind = LocalWrite::Kind::kUpsert,
+                            .key = Key(2),
+                            .actor = "milan",
+                            .cells = {Text(kText, "c")}}})
+                  .ok());
+  Stored(End());
+  EXPECT_EQ(Waiting(), 1u);
+}
+
+TEST_F(AwaitingTest, WhatWaitsAtOneHubIsNothingToAnother) {
+  const Sequence first = Put("a");
+  Stored(first, {Waits(first)});
+  hub_.node.bytes[0] = 2;
+  hub_.replica = {uint64_t{2} << kLineageShift};
+  EXPECT_EQ(Waiting(), 0u);
+  Stored(first);
+  hub_.node.bytes[0] = 1;
+  EXPECT_EQ(Waiting(), 1u);
+}
+
+TEST_F(AwaitingTest, WhatWasToldInAnEarlierSessionIsPushedAgain) {
+  Put("a");
+  AcknowledgeRequest request{.peer = hub_};
+  request.push_again = {Key(1), Key(2)};  // the second is not here
+  const Sequence before = End();
+  ASSERT_TRUE(node_->Acknowledge(request).ok());
+  EXPECT_EQ(Waiting(), 0u) << "the hub's answer says whether it does";
+  EXPECT_GT(End(), before);
+}
+
+TEST_F(AwaitingTest, WithTheHubsErasureNothingWaits) {
+  Put("a");
+  ASSERT_TRUE(
+      node_
+          ->Write(
+              {{.kind = LocalWrite::Kind::kErase, .key = Key(1), .actor = "milan", .cells = {}}})
+          .ok());
+  Stored(End(), {Waits(End())});
+  EXPECT_EQ(Waiting(), 1u);
+  RecordUpdate erasure;
+  erasure.state.erased = true;
+  erasure.state.seen.Advance({{5}, hub_.replica});
+  ApplyRequest request{.peer = hub_};
+  request.records = {{Sequence{1}, Key(1), EncodeUpdate(erasure)}};
+  ASSERT_TRUE(node_->Apply(request).ok());
+  EXPECT_EQ(Waiting(), 0u);
+}
+
+}  // namespace
+}  // namespace chaptersync::storage
