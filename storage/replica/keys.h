@@ -146,7 +146,9 @@ inline std::string Reset(const RecordKey& key) { return ByKey(kResetKind, key); 
 // At a node: a record that a hub does not take yet: others stamped it further ahead than the hub
 // allows, or it waits for headquarters' word.
 inline constexpr char kWaitingKind = 'g';
-inline std::string Waiting(const RecordKey& key) { return ByKey(kWaitingKind, key); }
+inline std::string Waiting(const RecordKey& key, const NodeId& hub) {
+  return ByKey(kWaitingKind, key).append(hub.bytes.begin(), hub.bytes.end());
+}
 // The list of refused writes.
 inline constexpr char kRefusedKind = 'z';
 inline std::string Refused(uint64_t number) { return ByNumber(kRefusedKind, number); }

@@ -100,7 +100,6 @@ absl::StatusOr<Judgement> Replica::Admit(Transaction& transaction, const PeerIde
   if (auto status = CheckReadable(rule->second, key, update.state); !status.ok()) {
     return Judgement{Judgement::Kind::kMalformed, std::string(status.message()), 0};
   }
-  Whereabouts where;
   const auto find = [&](const RecordKey& leader) -> const Record* {
     const StoredRecord* stored = transaction.Find(leader);
     return stored == nullptr ? nullptr : &stored->record;
@@ -110,9 +109,11 @@ absl::StatusOr<Judgement> Replica::Admit(Transaction& transaction, const PeerIde
     return chapter == nullptr || IsHost(options_.entities, key, record, *chapter, find);
   };
   if (current != nullptr) {
-    CHAPTER_ASSIGN_OR_RETURN(where, Locate(peer, key, *current));
+    CHAPTER_ASSIGN_OR_RETURN(Whereabouts where, Locate(peer, key, *current));
+    where.hub = identity_.replica;
+    where.not_a_host = !is_host(current->record);
     // By what others have written: it may have heard of that from another hub. And by what it had
-    // seen: it had the right when it wrote.
+    // seen: it may have had the right when it wrote.
     Record others = current->record;
     std::erase_if(others.cells, [&](const Cell& cell) {
       return !update.state.seen.Covers(cell.version) &&
@@ -121,9 +122,11 @@ absl::StatusOr<Judgement> Replica::Admit(Transaction& transaction, const PeerIde
     for (const Cell& cell : update.state.cells) {
       if (!SameLineage(cell.version.replica, peer.replica)) others.Put(cell);
     }
-    where.not_a_host = !is_host(current->record) && !is_host(others);
+    where.believes_host = is_host(others);
     return Judge(rule->second, peer, key, update, current->record, where);
   }
+  Whereabouts where;
+  where.hub = identity_.replica;
   where.not_a_host = !is_host(update.state);
   // A new record is where those are that it follows.
   const OwnScopes own = storage::Apply(rule->second.scope, update.state);
@@ -133,7 +136,7 @@ absl::StatusOr<Judgement> Replica::Admit(Transaction& transaction, const PeerIde
     // It is erased with what it follows, whoever says so.
     if (stored->record.erased) return Judgement{};
     CHAPTER_ASSIGN_OR_RETURN(const Whereabouts above, Locate(peer, leader, *stored));
-    if (above.elsewhere && !above.been_there) where.elsewhere = true;
+    if (above.elsewhere && (!above.been_there || above.let_go)) where.elsewhere = true;
   }
   if (!Disjoint(own.scopes, peer.scopes)) where.elsewhere = false;
   return Judge(rule->second, peer, key, update, {}, where);
@@ -204,7 +207,7 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
   StoredRecord* held = transaction.Find(key);
   // Whatever its hub did not take yet of it has nothing to wait for.
   if (!options_.hub && update->state.erased) {
-    transaction.batch().Delete(Table::kMeta, keys::Waiting(key));
+    transaction.batch().Delete(Table::kMeta, keys::Waiting(key, peer.node));
   }
   bool take_back = false;
   LeavingValue dropped;
@@ -251,6 +254,7 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
     if (absl::IsResourceExhausted(put)) {
       return refuse(RefusedRecord::Reason::kWaits, std::string(put.message()));
     }
+    if (!absl::IsPermissionDenied(put)) transaction.Note(put);
     RemoveApproval(transaction, peer.node, peer.epoch, key);
     return refuse(RefusedRecord::Reason::kRejected, std::string(put.message()));
   };
@@ -263,6 +267,16 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
       case Judged::kTake:
         outcome.vouched = judgement.vouched;
         break;
+      case Judged::kNothing:
+        // It hears what stands, or that the record is elsewhere.
+        if (held == nullptr) {
+          outcome.kind = Kind::kIgnored;
+          return outcome;
+        }
+        if (mine.seen.CoversAll(update->state.seen)) break;
+        RemoveApproval(transaction, peer.node, peer.epoch, key);
+        outcome.answer = !Contains(update->state, mine);
+        return outcome;
       case Judged::kNeedsWhole:
         outcome.kind = Kind::kNeedsWhole;
         return outcome;
@@ -311,14 +325,51 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
   MergeResult merged =
       Merge(mine, *update, {Writer(), std::max(clock_.last(), HybridTime::FromWall(WallMs()))});
   if (options_.hub && !peer.hub) {
-    if (!Contains(mine, update->state) && ComesBack(transaction, peer, key, held, merged.record)) {
+    const bool moves =
+        std::any_of(merged.record.cells.begin(), merged.record.cells.end(), [&](const Cell& cell) {
+          const Cell* before = mine.Find(cell.path);
+          return before == nullptr || before->version != cell.version;
+        });
+    const char* why = nullptr;
+    if (moves && ComesBack(transaction, peer, key, held, merged.record)) {
+      why = " would come back to this computer's chapter from another";
+    } else if (moves && held != nullptr && !merged.record.erased) {
+      // What it follows now is judged as what a new record follows.
+      const auto here = Locate(peer, key, *held);
+      transaction.Note(here.status());
+      const std::vector<RecordKey> before = LeadersOf(key, mine);
+      for (const RecordKey& leader : LeadersOf(key, merged.record)) {
+        if (std::find(before.begin(), before.end(), leader) != before.end() || !here.ok()) continue;
+        const StoredRecord* stored = transaction.Find(leader);
+        if (stored == nullptr || (!stored->record.erased && stored->meta.Current().empty())) {
+          if (here->elsewhere) why = " would follow a record whose place is not known";
+          continue;
+        }
+        const auto above = Locate(peer, leader, *stored);
+        transaction.Note(above.status());
+        if (stored->record.erased) why = " would be erased with the record that it would follow";
+        if (above.ok() && above->elsewhere && (!above->been_there || above->let_go)) {
+          why = " would follow a record of another chapter";
+        }
+      }
+      const Scope* chapter = ChapterScope(peer);
+      const auto find = [&](const RecordKey& leader) -> const Record* {
+        const StoredRecord* stored = transaction.Find(leader);
+        return stored == nullptr ? nullptr : &stored->record;
+      };
+      if (chapter != nullptr && IsHost(options_.entities, key, mine, *chapter, find) &&
+          !IsHost(options_.entities, key, merged.record, *chapter, find) &&
+          LeadersOf(key, merged.record) != before) {
+        why = " would follow a record that others host";
+      }
+    }
+    if (why != nullptr) {
       if (!update->whole) {
         outcome.kind = Kind::kNeedsWhole;
         return outcome;
       }
-      return wait(absl::StrCat("record ", key.id.ToString(),
-                               " would come back to this computer's chapter from another: it "
-                               "waits for headquarters' word"));
+      return wait(
+          absl::StrCat("record ", key.id.ToString(), why, ": it waits for headquarters' word"));
     }
     RemoveApproval(transaction, peer.node, peer.epoch, key);
   }
@@ -413,8 +464,10 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
   StoredRecord* held = transaction.Find(key);
   if (held == nullptr) return;
   if (held->record.erased) {
-    // An erasure is nobody's to refuse; this hub may not have it.
-    held->meta.origin = {};
+    // An erasure is nobody's to refuse, and this hub may not have it, but headquarters': it stays
+    // here, and goes there no more.
+    const bool rejected = refusal.reason == RefusedRecord::Reason::kRejected;
+    held->meta.origin = rejected ? hub.replica : ReplicaId{};
     return transaction.Touch(key);
   }
   const std::set<ReplicaId> own(identity_.own.begin(), identity_.own.end());
@@ -523,6 +576,29 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
       std::erase_if(others, [&](const Cell& cell) { return !hub_seen.Covers(cell.version); });
     }
     if (hub_seen.empty()) transaction.batch().Put(Table::kMeta, keys::kCursorsVoid, "");
+  }
+  // And of what headquarters has rejected no conflict and no settlement either that the hub has
+  // not.
+  if (rejected && hub_state != nullptr) {
+    const std::vector<ConflictEntry>& theirs = hub_state->state.conflicts;
+    std::erase_if(later.state.conflicts, [&](ConflictEntry& entry) {
+      const auto known = std::find_if(theirs.begin(), theirs.end(), [&](const auto& other) {
+        return other.path == entry.path && other.lost_version == entry.lost_version;
+      });
+      std::erase_if(entry.settlements, [&](const SettlementEntry& s) {
+        const bool here = known != theirs.end() &&
+                          std::any_of(known->settlements.begin(), known->settlements.end(),
+                                      [&](const auto& t) { return t.version == s.version; });
+        if (!here) count_settlement(s);
+        return !here;
+      });
+      if (known != theirs.end()) return false;
+      const Cell* stands = hub_state->state.Find(entry.path);
+      if (stands == nullptr || stands->version != entry.lost_version) {
+        list_lost(entry.path, entry.lost_value, entry.lost_actor, entry.lost_version.time);
+      }
+      return true;
+    });
   }
   if (settlements > 0) {
     const bool listed = refused.written_at != HybridTime{} || lost.empty();

@@ -18,6 +18,15 @@
 
 namespace chaptersync::storage {
 
+namespace {
+
+std::string Rejection(const std::string& reason) {
+  return absl::StrCat("headquarters has rejected it: ",
+                      reason.substr(0, reason.find(": it waits")));
+}
+
+}  // namespace
+
 std::vector<RecordKey> Replica::LeadersOf(const RecordKey& key, const Record& record) const {
   const auto rule = options_.entities.find(key.entity);
   if (rule == options_.entities.end()) return {};
@@ -61,12 +70,21 @@ absl::Status Replica::PutApproval(Transaction& transaction, const PeerIdentity& 
                                   const Record& mine, const std::string& reason) {
   const auto rejected = transaction.Get(Table::kMeta, keys::Rejected(peer.node, peer.epoch, key));
   if (rejected.ok() && *rejected == NewsDigest(update, mine)) {
-    return absl::PermissionDeniedError(absl::StrCat("headquarters has rejected it: ",
-                                                    reason.substr(0, reason.find(": it waits"))));
+    return absl::PermissionDeniedError(Rejection(reason));
   }
   const auto known = approvals_.waiting.find({peer.node, peer.epoch, key});
   const bool is_known = known != approvals_.waiting.end();
-  ApprovalValue value{.number = is_known ? known->second.approval.number : approvals_.last + 1,
+  // An officer says a word on what they have seen: another push of it is another number.
+  bool same = false;
+  if (is_known) {
+    CHAPTER_ASSIGN_OR_RETURN(
+        const std::string before,
+        transaction.Get(Table::kMeta, keys::Approval(peer.node, peer.epoch, key)));
+    CHAPTER_ASSIGN_OR_RETURN(const ApprovalValue waiting, DecodeApproval(before));
+    CHAPTER_ASSIGN_OR_RETURN(const RecordUpdate shown, DecodeUpdate(waiting.update));
+    same = NewsDigest(shown, mine) == NewsDigest(update, mine);
+  }
+  ApprovalValue value{.number = same ? known->second.approval.number : approvals_.last + 1,
                       .since_ms = is_known ? known->second.approval.since_ms : WallMs(),
                       .chapter = {},
                       .reason = reason.substr(0, kRefusedReasonBytesMax),
@@ -272,10 +290,8 @@ absl::StatusOr<Approval> Replica::Reject(uint64_t number) {
     CHAPTER_RETURN_IF_ERROR(transaction.status());
     absl::Cleanup undo = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { UndoApprovals(); };
     RemoveApproval(transaction, approval.from, approval.epoch, approval.key);
-    const RefusedRecord refusal{approval.key,
-                                {},
-                                RefusedRecord::Reason::kRejected,
-                                absl::StrCat("headquarters has rejected it: ", approval.reason)};
+    const RefusedRecord refusal{
+        approval.key, {}, RefusedRecord::Reason::kRejected, Rejection(approval.reason)};
     transaction.batch().Put(Table::kMeta,
                             keys::Refusal(approval.from, approval.epoch, approval.key),
                             EncodePending(identity_.epoch, refusal));

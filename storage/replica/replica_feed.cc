@@ -295,7 +295,7 @@ absl::StatusOr<AcknowledgeResult> Replica::Acknowledge(const AcknowledgeRequest&
       if (refused.reason == RefusedRecord::Reason::kAhead ||
           refused.reason == RefusedRecord::Reason::kWaits) {
         const bool ahead = refused.reason == RefusedRecord::Reason::kAhead;
-        batch.Put(Table::kMeta, keys::Waiting(refused.key),
+        batch.Put(Table::kMeta, keys::Waiting(refused.key, peer.node),
                   Encode(WaitingValue{.hub = peer.node,
                                       .what = ahead ? WaitsFor::kClock : WaitsFor::kApproval,
                                       .at = std::max(refused.sequence, acknowledged.through)}));
@@ -356,13 +356,13 @@ absl::Status Replica::EndWaiting(Transaction& transaction, const AcknowledgeRequ
                                   keys::Feed(Scope::All(), {through.value + 1}));
   for (it->SeekToFirst(); it->Valid(); it->Next()) {
     const RecordKey key = Reader(it->value()).Key();
-    const auto bytes = transaction.Get(Table::kMeta, keys::Waiting(key));
+    const auto bytes = transaction.Get(Table::kMeta, keys::Waiting(key, request.peer.node));
     if (!bytes.ok() || refused.contains(key)) continue;
     CHAPTER_ASSIGN_OR_RETURN(const WaitingValue waiting, DecodeWaiting(*bytes));
     const StoredRecord* held = transaction.Find(key);
-    if (waiting.hub == request.peer.node && waiting.what == WaitsFor::kApproval &&
-        held != nullptr && held->meta.latest > waiting.at && held->meta.latest <= through) {
-      transaction.batch().Delete(Table::kMeta, keys::Waiting(key));
+    if (waiting.what == WaitsFor::kApproval && held != nullptr && held->meta.latest > waiting.at &&
+        held->meta.latest <= through) {
+      transaction.batch().Delete(Table::kMeta, keys::Waiting(key, request.peer.node));
     }
   }
   return it->status();
@@ -398,10 +398,7 @@ absl::Status Replica::DropWhereDue(Transaction& transaction, const AcknowledgeRe
         CHAPTER_ASSIGN_OR_RETURN(const ResetValue noted, DecodeReset(*reset));
         if (noted.hub == hub.node) continue;
       }
-      if (const auto mark = transaction.Get(Table::kMeta, keys::Waiting(key)); mark.ok()) {
-        CHAPTER_ASSIGN_OR_RETURN(const WaitingValue waiting, DecodeWaiting(*mark));
-        if (waiting.hub == hub.node) continue;
-      }
+      if (transaction.Get(Table::kMeta, keys::Waiting(key, hub.node)).ok()) continue;
       LeavingValue memory = leaving;
       for (const NodeId& hub_before : stored->meta.again) {
         if (hub_before != hub.node) memory.earlier.push_back(hub_before);

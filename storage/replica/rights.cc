@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Finds what is news in an update, whose it is, and what follows; see rights.h. What the hub has
-// seen is no news, whatever became of it.
+// Finds what is news in an update, whose it is, and what follows; see rights.h. News is whatever
+// the merge would take.
 #include "storage/replica/rights.h"
 
 #include <algorithm>
@@ -27,21 +27,41 @@ const ConflictEntry* FindEntry(const Record& record, const ConflictEntry& entry)
   return found ? &*it : nullptr;
 }
 
+struct Settlement {
+  const ConflictEntry* entry = nullptr;
+  const SettlementEntry* one = nullptr;
+};
+
 // What an update tells and a record has not got.
 struct News {
   std::vector<const Cell*> cells;
   std::vector<const ConflictEntry*> entries;
-  std::vector<const SettlementEntry*> settlements;
+  std::vector<Settlement> settlements;
   bool erasure = false;
   bool empty() const { return cells.empty() && entries.empty() && settlements.empty() && !erasure; }
 };
+
+// As Merge has it: what was seen is nothing new only where a value stands that the update does not
+// say it has replaced.
+bool IsNews(const Cell& cell, const RecordUpdate& update, const Record& mine) {
+  const Cell* held = mine.Find(cell.path);
+  if (held == nullptr) return true;
+  if (held->version == cell.version) return false;
+  if (!mine.seen.Covers(cell.version)) return true;
+  if (!update.state.seen.Covers(held->version)) return false;
+  // Each says that it has replaced the other's: the later stands, and the other is logged.
+  ConflictEntry lost;
+  lost.path = cell.path;
+  lost.lost_version = cell.version;
+  return cell.version > held->version || FindEntry(mine, lost) == nullptr;
+}
 
 News FindNews(const RecordUpdate& update, const Record& mine) {
   News news;
   if (mine.erased) return news;
   news.erasure = update.state.erased;
   for (const Cell& cell : update.state.cells) {
-    if (!mine.seen.Covers(cell.version)) news.cells.push_back(&cell);
+    if (IsNews(cell, update, mine)) news.cells.push_back(&cell);
   }
   for (const ConflictEntry& entry : update.state.conflicts) {
     const ConflictEntry* held = FindEntry(mine, entry);
@@ -51,7 +71,7 @@ News FindNews(const RecordUpdate& update, const Record& mine) {
           held != nullptr &&
           std::any_of(held->settlements.begin(), held->settlements.end(),
                       [&](const auto& s) { return s.version == settlement.version; });
-      if (!known) news.settlements.push_back(&settlement);
+      if (!known) news.settlements.push_back({&entry, &settlement});
     }
   }
   return news;
@@ -99,48 +119,72 @@ Judgement Judge(const EntityRule& rule, const PeerIdentity& peer, const RecordKe
   const auto headquarters = [&](const CellPath& path) {
     return rule.headquarters_only || rule.headquarters_fields.contains(path.field);
   };
+  constexpr char kOtherValue[] =
+      "holds another value in another computer's name than that one wrote";
   for (const Cell& cell : update.state.cells) {
     const Cell* held = mine.Find(cell.path);
     if (held != nullptr && held->version == cell.version) {
       if (own(cell.version.replica) || held->value == cell.value) continue;
-      return Refused(Kind::kRights, key, cell.path,
-                     "holds another value in another computer's name than that one wrote");
+      return Refused(Kind::kRights, key, cell.path, kOtherValue);
     }
     if (own(cell.version.replica) && headquarters(cell.path)) {
       return Refused(Kind::kRights, key, cell.path, "is written by headquarters only");
     }
   }
+  // A lost value is that of its version, whoever found that it was lost.
+  const auto holds = [&](const ConflictEntry& entry) {
+    const Cell* held = mine.Find(entry.path);
+    return held != nullptr && held->version == entry.lost_version;
+  };
+  for (const ConflictEntry& entry : update.state.conflicts) {
+    if (own(entry.lost_version.replica) || mine.erased) continue;
+    const ConflictEntry* known = FindEntry(mine, entry);
+    const bool other = (known != nullptr && known->lost_value != entry.lost_value) ||
+                       (holds(entry) && mine.Find(entry.path)->value != entry.lost_value);
+    if (other) return Refused(Kind::kRights, key, entry.path, kOtherValue);
+  }
   const News news = FindNews(update, mine);
-  if (news.empty()) return {};
-  if (where.not_a_host) {
-    const bool writes =
-        std::any_of(news.cells.begin(), news.cells.end(),
-                    [&](const Cell* cell) { return own(cell->version.replica); }) ||
-        std::any_of(news.settlements.begin(), news.settlements.end(),
-                    [&](const SettlementEntry* s) { return own(s->version.replica); });
-    if (writes) {
-      return {Kind::kRights,
-              absl::StrCat("record ", key.id.ToString(),
-                           " is for everybody, and only its hosts write it: this chapter is none"),
-              0};
-    }
+  if (news.empty()) {
+    const bool elsewhere = where.elsewhere && (!where.been_there || where.let_go);
+    const bool nobodys = mine.seen.empty() && !mine.erased && !update.state.erased;
+    const bool theirs = elsewhere || where.not_a_host || rule.headquarters_only || nobodys;
+    return {theirs ? Kind::kNothing : Kind::kTake, "", 0};
   }
   Judgement judgement;
+  bool writes = false;
   bool of_headquarters = false;
-  const auto vouch = [&](const CellPath& path) {
+  bool of_this_hub = false;
+  const auto vouch = [&](const CellPath& path, ReplicaId writer) {
     ++judgement.vouched;
     of_headquarters |= headquarters(path);
+    of_this_hub |= writer == where.hub;
+  };
+  // A refusal takes out what is the node's own and the hub has not seen.
+  const auto fresh = [&](const Version& version) {
+    return own(version.replica) && !mine.seen.Covers(version);
   };
   for (const Cell* cell : news.cells) {
-    if (!own(cell->version.replica)) vouch(cell->path);
+    if (own(cell->version.replica)) {
+      writes |= fresh(cell->version);
+    } else {
+      vouch(cell->path, cell->version.replica);
+    }
   }
   for (const ConflictEntry* entry : news.entries) {
-    const bool known_loss =
-        own(entry->lost_version.replica) || mine.seen.Covers(entry->lost_version);
-    if (!own(entry->found_by) || !known_loss) vouch(entry->path);
+    const ReplicaId lost_by = entry->lost_version.replica;
+    writes |= fresh(entry->lost_version) && !entry->path.existence();
+    of_headquarters |= headquarters(entry->path);
+    // Where the hub holds the value, or the node wrote it, it needs nobody's word.
+    if (!own(entry->found_by) || !(own(lost_by) || holds(*entry))) vouch(entry->path, lost_by);
   }
-  for (const SettlementEntry* settlement : news.settlements) {
-    if (!own(settlement->version.replica)) ++judgement.vouched;
+  for (const Settlement& settlement : news.settlements) {
+    const ReplicaId settled_by = settlement.one->version.replica;
+    of_headquarters |= headquarters(settlement.entry->path);
+    if (own(settled_by)) {
+      writes |= fresh(settlement.one->version);
+    } else {
+      vouch(settlement.entry->path, settled_by);
+    }
   }
   const auto waits = [&](const char* why) {
     if (!update.whole) return Judgement{Kind::kNeedsWhole, "", 0};
@@ -149,11 +193,19 @@ Judgement Judge(const EntityRule& rule, const PeerIdentity& peer, const RecordKe
         absl::StrCat("record ", key.id.ToString(), " ", why, ": it waits for headquarters' word"),
         judgement.vouched};
   };
+  if (where.not_a_host && writes && !where.believes_host) {
+    return {Kind::kRights,
+            absl::StrCat("record ", key.id.ToString(),
+                         " is for everybody, and only its hosts write it: this chapter is none"),
+            0};
+  }
+  if (where.not_a_host) return waits("is for everybody, and this chapter is none of its hosts");
   if (news.erasure) return waits("was erased, as this computer says");
   if (judgement.vouched > 0 && !update.whole) return {Kind::kNeedsWhole, "", 0};
   if (of_headquarters) {
     return waits("has values of headquarters that headquarters has not got");
   }
+  if (of_this_hub) return waits("has values in this hub's name that it has not written");
   if (!where.elsewhere) return judgement;
   if (!where.been_there) return waits("was never in this computer's chapter");
   if (where.let_go && !update.again) {
@@ -192,7 +244,7 @@ std::string NewsDigest(const RecordUpdate& update, const Record& mine) {
     version(entry->lost_version);
     value(entry->lost_value);
   }
-  for (const SettlementEntry* settlement : news.settlements) version(settlement->version);
+  for (const Settlement& settlement : news.settlements) version(settlement.one->version);
   return Sha256(text);
 }
 

@@ -23,7 +23,9 @@ struct Whereabouts {
   bool been_there = false;  // it was in one of them before
   // The node has said that it let the record go, and the hub has not offered it since.
   bool let_go = false;
-  bool not_a_host = false;  // it is for everybody, and the node's chapter is none of its hosts
+  bool not_a_host = false;     // it is for everybody, and the node's chapter is none of its hosts
+  bool believes_host = false;  // by what the node says that it had seen, it was one
+  ReplicaId hub;               // the hub's present id: whatever that wrote the hub has
 };
 
 // Whether the chapter may write the record, as far as that is its hosts': true of whatever is not
@@ -33,7 +35,8 @@ bool IsHost(const std::map<EntityNumber, EntityRule>& entities, const RecordKey&
             const std::function<const Record*(const RecordKey&)>& find);
 
 struct Judgement {
-  enum class Kind : uint8_t { kTake, kNeedsWhole, kWaits, kRights, kMalformed };
+  // kNothing: there is nothing to take, and what the node has seen of it is not the hub's either.
+  enum class Kind : uint8_t { kTake, kNothing, kNeedsWhole, kWaits, kRights, kMalformed };
   Kind kind = Kind::kTake;
   std::string reason;  // for people; empty where it is taken
   size_t vouched = 0;  // values, conflicts and settlements of others that the hub has not got

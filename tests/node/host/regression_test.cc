@@ -1345,6 +1345,54 @@ TEST_F(RegressionTest, TheEndsThatAPulseNamesAreReached) {
   EXPECT_GE(told, end);
 }
 
+TEST_F(RegressionTest, ARejectedErasureIsNotPushedForEver) {
+  // A node pushed an erasure that headquarters had rejected again at once, and was refused again.
+  ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "italy"}, {kTextField, "a"}}).ok());
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  auto old = std::make_unique<storage::MemoryEngine>();
+  Clone(*hq.engine, *old);
+  ASSERT_TRUE(hq.Do(LocalWrite::Kind::kErase, kNote1).ok());
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  Restore(hq, std::move(old));
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  const auto waiting = hq.replica->ListApprovals(0, 10);
+  ASSERT_EQ(waiting.size(), 1u);
+  ASSERT_TRUE(hq.replica->Reject(waiting[0].number).ok());
+  SessionCounts counts;
+  EXPECT_EQ(Sync(italy, hq, &counts), absl::OkStatus());
+  EXPECT_EQ(Sync(italy, hq, &counts), absl::OkStatus());
+  EXPECT_EQ(counts.records_sent, 0u);
+  EXPECT_EQ(counts.refused, 0u);
+  EXPECT_FALSE(hq.replica->Read(kNote1)->record.erased);
+}
+
+TEST_F(RegressionTest, WhatWaitsAtTwoHubsIsLetGoAtNeither) {
+  // That a record waits at a second hub made the node forget that it waits at the first.
+  Site hq2{"hq2", true, 9};
+  ASSERT_TRUE(toronto.Put(kNote1, {{kChapterField, "italy"}, {kTextField, "a"}}).ok());
+  for (Site* hub : {&hq, &hq2}) {
+    const RecordKey& key = kNote1;
+    ASSERT_TRUE(italy.replica
+                    ->Apply({.peer = Peer(*hub),
+                             .records = {{Sequence{1}, key,
+                                          EncodeUpdate(RecordUpdate{
+                                              .state = toronto.replica->Read(key)->record})}}})
+                    .ok());
+  }
+  for (Site* hub : {&hq, &hq2}) {
+    storage::AcknowledgeRequest waits{.peer = Peer(*hub), .through = Sequence{1}};
+    waits.told_as = italy.replica->replica_id();
+    waits.refused = {{kNote1, Sequence{1}, storage::RefusedRecord::Reason::kWaits, "?"}};
+    ASSERT_TRUE(italy.replica->Acknowledge(waits).ok());
+  }
+  EXPECT_EQ(italy.replica->CountWaiting(hq.options.node)->approval, 1u);
+  EXPECT_EQ(italy.replica->CountWaiting(hq2.options.node)->approval, 1u);
+  ApplyRequest left{.peer = Peer(hq)};
+  left.left = {{kNote1, italy.replica->Read(kNote1)->record.seen}};
+  ASSERT_TRUE(italy.replica->Apply(left).ok());
+  EXPECT_TRUE(italy.Has(kNote1));
+}
+
 TEST_F(RegressionTest, AHubOfManyNodesCanJoinAnotherHub) {
   // A hub that had met more than 1,024 nodes could join no other.
   for (uint64_t i = 1; i <= 1100; ++i) {

@@ -165,6 +165,42 @@ TEST_F(ApprovalsTest, WhatWaitsIsThereAfterACrashAndCanBeApproved) {
   EXPECT_GT(Waiting()[0].number, after[0].number);
 }
 
+TEST_F(ApprovalsTest, WhatIsApprovedIsWhatWasShown) {
+  ASSERT_TRUE(Write(LocalWrite::Kind::kUpsert, Key(1), {Text(kChapter, "toronto")}).ok());
+  EXPECT_EQ(Pushed(Key(1), Made({Text(kText, "harmless")})), Reason::kWaits);
+  const uint64_t shown = Waiting()[0].number;
+  EXPECT_EQ(Pushed(Key(1), Made({Text(kText, "harmless")})), Reason::kWaits);
+  EXPECT_EQ(Waiting()[0].number, shown) << "the same once more";
+  environment_.now_ms += 1'000;
+  EXPECT_EQ(Pushed(Key(1), Made({Text(kText, "another")})), Reason::kWaits);
+  ASSERT_THAT(Waiting(), SizeIs(1));
+  EXPECT_EQ(hub_->Approve(shown).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_TRUE(hub_->Approve(Waiting()[0].number).ok());
+}
+
+TEST_F(ApprovalsTest, WhatWouldFollowAnotherRecordIsJudgedAsANewOneWouldBe) {
+  ASSERT_TRUE(Write(LocalWrite::Kind::kUpsert, Key(1), {Text(kChapter, "toronto")}).ok());
+  ASSERT_TRUE(Write(LocalWrite::Kind::kUpsert, Key(2), {Text(kChapter, "italy")}).ok());
+  ASSERT_TRUE(Write(LocalWrite::Kind::kUpsert, Key(3), {Text(kChapter, "italy")}).ok());
+  ASSERT_TRUE(Write(LocalWrite::Kind::kErase, Key(3)).ok());
+  const RecordKey consent = Key(5, kConsent);
+  const auto follow = [&](uint32_t leader) {
+    environment_.now_ms += 1'000;
+    RecordUpdate update = Made({Text(kLeader, Key(leader).id.ToString())});
+    return Pushed(consent, update);
+  };
+  EXPECT_EQ(follow(2), std::nullopt);
+  EXPECT_EQ(follow(1), Reason::kWaits) << "another chapter's";
+  EXPECT_EQ(follow(3), Reason::kWaits) << "it would be erased with it";
+  EXPECT_FALSE(hub_->Read(consent)->record.erased);
+  EXPECT_EQ(follow(2), std::nullopt);
+  // Of another chapter's, to one that is to come: whoever makes that would have it.
+  ASSERT_TRUE(
+      Write(LocalWrite::Kind::kUpsert, Key(6, kConsent), {Text(kLeader, Key(1).id.ToString())})
+          .ok());
+  EXPECT_EQ(Pushed(Key(6, kConsent), Made({Text(kLeader, Key(9).id.ToString())})), Reason::kWaits);
+}
+
 TEST_F(ApprovalsTest, WhatCouldNotBeStoredDoesNotWait) {
   ASSERT_TRUE(Write(LocalWrite::Kind::kUpsert, Key(1), {Text(kChapter, "italy")}).ok());
   engine_.FailNextWrites(1, absl::ResourceExhaustedError("the disk is full"));

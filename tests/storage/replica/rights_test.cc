@@ -71,10 +71,80 @@ class RightsTest : public testing::Test {
   Whereabouts where_;
 };
 
-TEST_F(RightsTest, WhatTheHubHasIsNoNews) {
+TEST_F(RightsTest, WhatTheHubHasIsNoNews) { EXPECT_EQ(JudgedKind(), Kind::kTake); }
+
+TEST_F(RightsTest, WhereItMayNotWriteWhatItSaysThatItHasSeenIsNotTaken) {
+  // It would hide what others have not brought yet.
+  update_.state.seen.Advance({{500}, kOther});
+  EXPECT_EQ(JudgedKind(), Kind::kTake) << "in its own chapter";
+  where_.not_a_host = true;
+  EXPECT_EQ(JudgedKind(), Kind::kNothing);
+  where_ = {};
   where_.elsewhere = true;
-  where_.let_go = true;
+  EXPECT_EQ(JudgedKind(), Kind::kNothing);
+  where_.been_there = true;
   EXPECT_EQ(JudgedKind(), Kind::kTake);
+  where_.let_go = true;
+  EXPECT_EQ(JudgedKind(), Kind::kNothing);
+  where_ = {};
+  rule_.headquarters_only = true;
+  EXPECT_EQ(JudgedKind(), Kind::kNothing);
+  rule_ = {};
+  mine_ = {};
+  update_.state.cells.clear();
+  EXPECT_EQ(JudgedKind(), Kind::kNothing) << "a record without anything";
+}
+
+TEST_F(RightsTest, WhatTheHubHasSeenAndDoesNotHoldIsNewsAllTheSame) {
+  // The merge would take it: a version that is known to have been is easily made up.
+  mine_.seen.Advance({{50}, kOther});
+  Put(update_.state, Make(4, 11, kOther, "555-0100"));
+  EXPECT_EQ(Judged().vouched, 1u);
+  where_.elsewhere = true;
+  EXPECT_EQ(JudgedKind(), Kind::kWaits);
+  // Two that each say to have replaced the other's: the later would stand.
+  update_.state = {};
+  Put(update_.state, Make(kName, 20, kOther, "Forged"));
+  EXPECT_EQ(JudgedKind(), Kind::kWaits);
+  where_ = {};
+  EXPECT_EQ(Judged().vouched, 1u);
+  // What the hub has replaced, and the node does not know of, is none.
+  update_.state.seen = {};
+  update_.state.seen.Advance({{5}, kOther});
+  update_.state.cells = {Make(kName, 5, kOther, "Ann")};
+  EXPECT_EQ(Judged().vouched, 0u);
+}
+
+TEST_F(RightsTest, WhatNobodyButThisHubCanHaveWrittenWaits) {
+  where_.hub = kOther;
+  Put(update_.state, Make(4, 60, kOther, "in the hub's name"));
+  EXPECT_EQ(JudgedKind(), Kind::kWaits);
+  EXPECT_THAT(Judged().reason, HasSubstr("in this hub's name"));
+}
+
+TEST_F(RightsTest, ALostValueIsTheOneThatItsVersionHad) {
+  mine_.conflicts = {Entry(kOther, kOther)};
+  update_.state.conflicts = mine_.conflicts;
+  update_.state.conflicts[0].found_at = {1};
+  update_.state.conflicts[0].lost_value = "Forged";
+  EXPECT_EQ(JudgedKind(), Kind::kRights);
+  // The same of what stands.
+  mine_.conflicts.clear();
+  update_.state.conflicts[0].lost_version = mine_.cells[0].version;
+  update_.state.conflicts[0].lost_value = "Forged";
+  EXPECT_EQ(JudgedKind(), Kind::kRights);
+  update_.state.conflicts[0].lost_value = "Anna";
+  EXPECT_EQ(JudgedKind(), Kind::kTake);
+}
+
+TEST_F(RightsTest, AConflictAboutWhatHeadquartersWritesWaitsWhoeverFoundOrSettledIt) {
+  rule_.headquarters_fields = {kName};
+  update_.state.conflicts = {Entry(kOther, kOwn)};
+  EXPECT_EQ(JudgedKind(), Kind::kWaits);
+  mine_.conflicts = update_.state.conflicts;
+  EXPECT_EQ(JudgedKind(), Kind::kTake);
+  update_.state.conflicts[0].settlements = {{.version = {{30}, kOwn}, .actor = "officer"}};
+  EXPECT_EQ(JudgedKind(), Kind::kWaits);
 }
 
 TEST_F(RightsTest, OwnValuesAreTakenInPartAndUnderEveryOwnId) {
@@ -115,8 +185,8 @@ TEST_F(RightsTest, AValueOfHeadquartersThatTheHubHasNotGotWaits) {
   EXPECT_EQ(JudgedKind(), Kind::kNeedsWhole);
   update_.whole = true;
   EXPECT_EQ(JudgedKind(), Kind::kWaits);
-  // Once the hub has seen it, or what replaced it, there is nothing to wait for.
-  mine_.seen.Advance({{12}, kOther});
+  // Once the hub has it, or what replaced it, there is nothing to wait for.
+  Put(mine_, Make(kDegree, 12, kOther, "PhD"));
   EXPECT_EQ(JudgedKind(), Kind::kTake);
 }
 
@@ -150,7 +220,7 @@ TEST_F(RightsTest, AConflictOfOthersIsVouchedForAndOneOfItsOwnIsNot) {
     size_t vouched;
   };
   mine_.seen.Advance({{5}, kOwnLater});
-  for (const Case& one : {Case{kOwn, kOwn, 0}, Case{kOwnLater, kOwn, 0}, Case{kOther, kOwn, 0},
+  for (const Case& one : {Case{kOwn, kOwn, 0}, Case{kOwnLater, kOwn, 0}, Case{kOther, kOwn, 1},
                           Case{ReplicaId{0x3333'3333'0000'0001}, kOwn, 1}, Case{kOwn, kOther, 1}}) {
     update_.state.conflicts = {Entry(one.lost_by, one.found_by)};
     const Judgement judgement = Judged();
@@ -183,9 +253,8 @@ TEST_F(RightsTest, OutsideItsScopesByWhereTheRecordWas) {
 
 TEST_F(RightsTest, OfARecordForEverybodyOnlyTheHostsWriteAndOthersAreVouchedFor) {
   where_.not_a_host = true;
-  EXPECT_EQ(JudgedKind(), Kind::kTake);
   Put(update_.state, Make(4, 11, kOther, "555-0100"));
-  EXPECT_EQ(JudgedKind(), Kind::kTake);
+  EXPECT_EQ(JudgedKind(), Kind::kWaits) << "on its word alone";
   Put(update_.state, Make(kName, 12, kOwn, "Anna Rossi"));
   EXPECT_EQ(JudgedKind(), Kind::kRights);
   EXPECT_THAT(Judged().reason, HasSubstr("only its hosts"));
