@@ -260,6 +260,7 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
   };
   if (options_.hub && !peer.hub) {
     using Judged = Judgement::Kind;
+    KeepKnownConflicts(mine, update->state);
     const auto admitted = Admit(transaction, peer, key, *update, held);
     transaction.Note(admitted.status());
     const Judgement judgement = admitted.value_or(Judgement{Judged::kRights, "", 0});
@@ -273,6 +274,7 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
           outcome.kind = Kind::kIgnored;
           return outcome;
         }
+        // Who found a conflict that both have first is the same everywhere.
         if (mine.seen.CoversAll(update->state.seen)) break;
         RemoveApproval(transaction, peer.node, peer.epoch, key);
         outcome.answer = !Contains(update->state, mine);
@@ -328,7 +330,8 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
     const bool moves =
         std::any_of(merged.record.cells.begin(), merged.record.cells.end(), [&](const Cell& cell) {
           const Cell* before = mine.Find(cell.path);
-          return before == nullptr || before->version != cell.version;
+          return before == nullptr || before->version != cell.version ||
+                 before->value != cell.value;
         });
     const char* why = nullptr;
     if (moves && ComesBack(transaction, peer, key, held, merged.record)) {
@@ -593,6 +596,10 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
         return !here;
       });
       if (known != theirs.end()) return false;
+      // What is written over what the hub holds has it in the log.
+      const bool displaced = entry.path.existence() ? !later.state.cells.empty()
+                                                    : later.state.Find(entry.path) != nullptr;
+      if (displaced) return false;
       const Cell* stands = hub_state->state.Find(entry.path);
       if (stands == nullptr || stands->version != entry.lost_version) {
         list_lost(entry.path, entry.lost_value, entry.lost_actor, entry.lost_version.time);

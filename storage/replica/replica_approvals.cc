@@ -75,16 +75,15 @@ absl::Status Replica::PutApproval(Transaction& transaction, const PeerIdentity& 
   const auto known = approvals_.waiting.find({peer.node, peer.epoch, key});
   const bool is_known = known != approvals_.waiting.end();
   // An officer says a word on what they have seen: another push of it is another number.
-  bool same = false;
   if (is_known) {
     CHAPTER_ASSIGN_OR_RETURN(
         const std::string before,
         transaction.Get(Table::kMeta, keys::Approval(peer.node, peer.epoch, key)));
     CHAPTER_ASSIGN_OR_RETURN(const ApprovalValue waiting, DecodeApproval(before));
     CHAPTER_ASSIGN_OR_RETURN(const RecordUpdate shown, DecodeUpdate(waiting.update));
-    same = NewsDigest(shown, mine) == NewsDigest(update, mine);
+    if (NewsDigest(shown, mine) == NewsDigest(update, mine)) return absl::OkStatus();
   }
-  ApprovalValue value{.number = same ? known->second.approval.number : approvals_.last + 1,
+  ApprovalValue value{.number = approvals_.last + 1,
                       .since_ms = is_known ? known->second.approval.since_ms : WallMs(),
                       .chapter = {},
                       .reason = reason.substr(0, kRefusedReasonBytesMax),

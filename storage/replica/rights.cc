@@ -46,7 +46,7 @@ struct News {
 bool IsNews(const Cell& cell, const RecordUpdate& update, const Record& mine) {
   const Cell* held = mine.Find(cell.path);
   if (held == nullptr) return true;
-  if (held->version == cell.version) return false;
+  if (held->version == cell.version) return held->value != cell.value;
   if (!mine.seen.Covers(cell.version)) return true;
   if (!update.state.seen.Covers(held->version)) return false;
   // Each says that it has replaced the other's: the later stands, and the other is logged.
@@ -124,25 +124,18 @@ Judgement Judge(const EntityRule& rule, const PeerIdentity& peer, const RecordKe
   for (const Cell& cell : update.state.cells) {
     const Cell* held = mine.Find(cell.path);
     if (held != nullptr && held->version == cell.version) {
-      if (own(cell.version.replica) || held->value == cell.value) continue;
-      return Refused(Kind::kRights, key, cell.path, kOtherValue);
+      if (held->value == cell.value) continue;
+      if (!own(cell.version.replica)) return Refused(Kind::kRights, key, cell.path, kOtherValue);
     }
     if (own(cell.version.replica) && headquarters(cell.path)) {
       return Refused(Kind::kRights, key, cell.path, "is written by headquarters only");
     }
   }
-  // A lost value is that of its version, whoever found that it was lost.
   const auto holds = [&](const ConflictEntry& entry) {
     const Cell* held = mine.Find(entry.path);
-    return held != nullptr && held->version == entry.lost_version;
+    return held != nullptr && held->version == entry.lost_version &&
+           held->value == entry.lost_value;
   };
-  for (const ConflictEntry& entry : update.state.conflicts) {
-    if (own(entry.lost_version.replica) || mine.erased) continue;
-    const ConflictEntry* known = FindEntry(mine, entry);
-    const bool other = (known != nullptr && known->lost_value != entry.lost_value) ||
-                       (holds(entry) && mine.Find(entry.path)->value != entry.lost_value);
-    if (other) return Refused(Kind::kRights, key, entry.path, kOtherValue);
-  }
   const News news = FindNews(update, mine);
   if (news.empty()) {
     const bool elsewhere = where.elsewhere && (!where.been_there || where.let_go);
@@ -157,7 +150,7 @@ Judgement Judge(const EntityRule& rule, const PeerIdentity& peer, const RecordKe
   const auto vouch = [&](const CellPath& path, ReplicaId writer) {
     ++judgement.vouched;
     of_headquarters |= headquarters(path);
-    of_this_hub |= writer == where.hub;
+    of_this_hub |= writer != ReplicaId{} && writer == where.hub;
   };
   // A refusal takes out what is the node's own and the hub has not seen.
   const auto fresh = [&](const Version& version) {
@@ -175,7 +168,8 @@ Judgement Judge(const EntityRule& rule, const PeerIdentity& peer, const RecordKe
     writes |= fresh(entry->lost_version) && !entry->path.existence();
     of_headquarters |= headquarters(entry->path);
     // Where the hub holds the value, or the node wrote it, it needs nobody's word.
-    if (!own(entry->found_by) || !(own(lost_by) || holds(*entry))) vouch(entry->path, lost_by);
+    if (own(entry->found_by) && (own(lost_by) || holds(*entry))) continue;
+    vouch(entry->path, mine.seen.Covers(entry->lost_version) ? ReplicaId{} : lost_by);
   }
   for (const Settlement& settlement : news.settlements) {
     const ReplicaId settled_by = settlement.one->version.replica;
@@ -193,6 +187,7 @@ Judgement Judge(const EntityRule& rule, const PeerIdentity& peer, const RecordKe
         absl::StrCat("record ", key.id.ToString(), " ", why, ": it waits for headquarters' word"),
         judgement.vouched};
   };
+  if (where.not_a_host && !update.whole) return {Kind::kNeedsWhole, "", 0};
   if (where.not_a_host && writes && !where.believes_host) {
     return {Kind::kRights,
             absl::StrCat("record ", key.id.ToString(),
@@ -214,6 +209,20 @@ Judgement Judge(const EntityRule& rule, const PeerIdentity& peer, const RecordKe
   }
   if (where.let_go) return waits("had left this computer's chapter");
   return judgement;
+}
+
+void KeepKnownConflicts(const Record& mine, Record& theirs) {
+  for (ConflictEntry& entry : theirs.conflicts) {
+    const ConflictEntry* known = FindEntry(mine, entry);
+    if (known == nullptr) continue;
+    entry.lost_value = known->lost_value;
+    entry.lost_actor = known->lost_actor;
+    for (SettlementEntry& settlement : entry.settlements) {
+      for (const SettlementEntry& one : known->settlements) {
+        if (one.version == settlement.version) settlement = one;
+      }
+    }
+  }
 }
 
 void AddNews(const RecordUpdate& update, const Record& mine, ApprovalNews& out) {
@@ -238,13 +247,19 @@ std::string NewsDigest(const RecordUpdate& update, const Record& mine) {
     AppendPath(cell->path, text);
     version(cell->version);
     value(cell->value);
+    AppendString(cell->actor, text);
   }
   for (const ConflictEntry* entry : news.entries) {
     AppendPath(entry->path, text);
     version(entry->lost_version);
     value(entry->lost_value);
+    AppendString(entry->lost_actor, text);
   }
-  for (const Settlement& settlement : news.settlements) version(settlement.one->version);
+  for (const Settlement& settlement : news.settlements) {
+    version(settlement.one->version);
+    AppendVarint(static_cast<uint64_t>(settlement.one->choice), text);
+    AppendString(settlement.one->actor, text);
+  }
   return Sha256(text);
 }
 

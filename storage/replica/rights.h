@@ -46,6 +46,10 @@ struct Judgement {
 Judgement Judge(const EntityRule& rule, const PeerIdentity& peer, const RecordKey& key,
                 const RecordUpdate& update, const Record& mine, const Whereabouts& where);
 
+// Of conflicts and settlements that `mine` has, what was lost and how it was settled stand as
+// there: whoever tells of them once more has nothing to say about that.
+void KeepKnownConflicts(const Record& mine, Record& theirs);
+
 // Fills in what `update` tells and the hub has not got.
 void AddNews(const RecordUpdate& update, const Record& mine, ApprovalNews& out);
 

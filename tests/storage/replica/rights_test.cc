@@ -127,14 +127,29 @@ TEST_F(RightsTest, ALostValueIsTheOneThatItsVersionHad) {
   update_.state.conflicts = mine_.conflicts;
   update_.state.conflicts[0].found_at = {1};
   update_.state.conflicts[0].lost_value = "Forged";
-  EXPECT_EQ(JudgedKind(), Kind::kRights);
-  // The same of what stands.
+  mine_.conflicts[0].settlements = {{.version = {{30}, kOther}, .actor = "hq"}};
+  update_.state.conflicts[0].settlements = {{.version = {{30}, kOther}, .actor = "thief"}};
+  KeepKnownConflicts(mine_, update_.state);
+  EXPECT_EQ(update_.state.conflicts[0].lost_value, mine_.conflicts[0].lost_value);
+  EXPECT_EQ(update_.state.conflicts[0].settlements[0].actor, "hq");
+  // Of what stands the hub knows the value: with another one it is taken on the node's word only.
   mine_.conflicts.clear();
+  update_.state.conflicts = {Entry(kOther, kOwn)};
   update_.state.conflicts[0].lost_version = mine_.cells[0].version;
+  update_.state.conflicts[0].lost_value = mine_.cells[0].value;
+  EXPECT_EQ(Judged().vouched, 0u);
   update_.state.conflicts[0].lost_value = "Forged";
+  EXPECT_EQ(Judged().vouched, 1u);
+}
+
+TEST_F(RightsTest, AnotherValueUnderAnOwnVersionIsNews) {
+  // The merge would keep one of the two.
+  Put(mine_, Make(4, 11, kOwn, "italy"));
+  Put(update_.state, Make(4, 11, kOwn, "toronto"));
+  where_.elsewhere = true;
+  EXPECT_EQ(JudgedKind(), Kind::kWaits);
+  where_.been_there = where_.let_go = true;
   EXPECT_EQ(JudgedKind(), Kind::kRights);
-  update_.state.conflicts[0].lost_value = "Anna";
-  EXPECT_EQ(JudgedKind(), Kind::kTake);
 }
 
 TEST_F(RightsTest, AConflictAboutWhatHeadquartersWritesWaitsWhoeverFoundOrSettledIt) {
