@@ -429,7 +429,7 @@ void Session::TakeChanges(const v1::Changes& changes) {
   if (scope.name.empty()) {
     std::set<RecordKey> resolved;
     for (storage::InboundRecord& record : request.records) {
-      record.sequence = {};
+      record.place = std::exchange(record.sequence, {});
       if (!storage::IsPartial(record.update)) resolved.insert(record.key);
     }
     for (const auto& [name, inbound] : inbound_) {
@@ -733,12 +733,6 @@ void Session::TakeStored(const v1::Stored& stored) {
       }
     } else {
       ForgetRefused(*refused);
-      // Of a whole record that the hub had asked for: all that it was told of until now.
-      const bool waits = refused->reason == storage::RefusedRecord::Reason::kWaits;
-      const Outbound* feed = FindOutbound(Scope::All());
-      if (waits && refused->sequence == Sequence{} && feed != nullptr) {
-        refused->sequence = feed->told;
-      }
     }
     request.refused.push_back(*std::move(refused));
   }
@@ -798,14 +792,12 @@ void Session::TakeStored(const v1::Stored& stored) {
   effects_.push_back(AcknowledgePeer{std::move(request)});
 }
 
-// The hub has not got it, and nobody has it from it: its stamps will not count as acknowledged.
-// What it refused of a whole record that it had asked for, without a place in a feed, stands for
-// all that is under way of that record.
+// The hub has not got it, and nobody has it from it: its stamps will not count as acknowledged. It
+// may have been refused as a whole that the hub had asked for, with all that had come up before.
 void Session::ForgetRefused(const storage::RefusedRecord& refused) {
-  const bool whole = refused.sequence == Sequence{};
   for (InFlight& page : in_flight_) {
     std::erase_if(page.own, [&](const InFlight::Own& own) {
-      return own.key == refused.key && (whole || own.sequence == refused.sequence);
+      return own.key == refused.key && own.sequence <= refused.sequence;
     });
   }
 }

@@ -35,8 +35,9 @@ inline constexpr uint32_t kFieldMax = (1u << 29) - 1;
 inline constexpr size_t kScopesMax = 1024;
 // A scope's name: "chapter/" and a handle of up to 32 characters fit.
 inline constexpr size_t kScopeBytesMax = 64;
-// What waits at a hub for headquarters' word: records of one node, of all, and their bytes.
+// What waits at a hub for headquarters' word: records of one node and their bytes, and of all.
 inline constexpr size_t kApprovalsOfNodeMax = 1000;
+inline constexpr size_t kApprovalBytesOfNodeMax = 16 << 20;
 inline constexpr size_t kApprovalsMax = 20'000;
 inline constexpr size_t kApprovalBytesMax = 64 << 20;
 // How deep following goes: a response follows a delivery follows a member is two.

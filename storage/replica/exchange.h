@@ -67,7 +67,11 @@ struct Approval {
 // What it tells that the hub has not got.
 struct ApprovalNews {
   Approval approval;
-  std::vector<Cell> cells;
+  struct Value {
+    Cell pushed;
+    std::optional<Cell> stands;  // at the hub
+  };
+  std::vector<Value> values;
   size_t conflicts = 0;
   size_t settlements = 0;
 };
@@ -250,6 +254,7 @@ struct InboundRecord {
   Sequence sequence;  // in the peer's feed; 0 outside it
   RecordKey key;
   std::string update;
+  Sequence place;  // outside the feed: where that had it when it was read
 };
 
 struct InboundLeft {

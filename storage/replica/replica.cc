@@ -339,7 +339,7 @@ void Replica::PutState(WriteBatch& batch, Sequence last) const {
 
 absl::Status Replica::Commit(Transaction& transaction) {
   CHAPTER_RETURN_IF_ERROR(transaction.status());
-  absl::Cleanup undo = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { UndoApprovals(); };
+  absl::Cleanup undo = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { approvals_.Undo(); };
   CHAPTER_RETURN_IF_ERROR(EraseApprovals(transaction));
   const Sequence last = transaction.Seal(last_sequence_, {environment_.Random() | 1});
   CHAPTER_RETURN_IF_ERROR(transaction.status());
@@ -362,7 +362,7 @@ absl::Status Replica::Commit(Transaction& transaction) {
                               ? WriteFeedApart(engine_, transaction.batch())
                               : engine_.Write(transaction.batch()));
   std::move(undo).Cancel();
-  approvals_before_.reset();
+  approvals_.Keep();
   last_sequence_ = last;
   for (const auto& [entity, count] : counts) live_counts_[entity] = count;
   if (transaction.leaves_residue()) ++residue_last_;

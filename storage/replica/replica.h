@@ -29,6 +29,7 @@
 #include "storage/core/record.h"
 #include "storage/core/scope_rule.h"
 #include "storage/engine/engine.h"
+#include "storage/replica/approval_list.h"
 #include "storage/replica/exchange.h"
 #include "storage/replica/hub_epochs.h"
 #include "storage/replica/stored_record.h"
@@ -358,22 +359,37 @@ class Replica {
   absl::StatusOr<Whereabouts> Locate(const PeerIdentity& peer, const RecordKey& key,
                                      const StoredRecord& current) const
       ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  // The same after the merge: why the record waits because of where it would be then; null where
+  // it does not.
+  absl::StatusOr<const char*> AdmitMerged(Transaction& transaction, const PeerIdentity& peer,
+                                          const RecordKey& key, const StoredRecord* current,
+                                          const Record& merged) const
+      ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  bool Hosts(Transaction& transaction, const PeerIdentity& peer, const RecordKey& key,
+             const Record& record) const;
   // Whether the merged record would come back to the node's chapter from another one.
   bool ComesBack(Transaction& transaction, const PeerIdentity& peer, const RecordKey& key,
-                 const StoredRecord* current, const Record& merged) const
+                 const StoredRecord& current, const Record& merged) const
       ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  // Whether the record would be erased at once, with one that it follows.
+  bool FollowsErased(Transaction& transaction, const RecordKey& key, const Record& record) const
+      ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  // A chapter that may have an erased record hears that it was, unless its feed tells so anyway.
+  static void TellErased(Transaction& transaction, const RecordKey& key, const Scope* chapter);
   // Keeps it for headquarters' word. RESOURCE_EXHAUSTED where too much waits, PERMISSION_DENIED
   // where the same was rejected.
   absl::Status PutApproval(Transaction& transaction, const PeerIdentity& peer, const RecordKey& key,
                            const RecordUpdate& update, const Record& mine,
                            const std::string& reason) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Under another number than any before.
+  void StoreApproval(Transaction& transaction, const ApprovalList::Where& where,
+                     const ApprovalValue& value, const Record& pushed)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RemoveApproval(Transaction& transaction, const NodeId& node, Epoch epoch,
                       const RecordKey& key) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Of a record that the transaction erases nothing waits any more, nor of what is to follow it;
-  // whoever pushed that hears of the erasure.
+  // Of a record that the transaction erases nothing waits any more; whoever pushed it hears of the
+  // erasure. What is to follow it waits without its values, as an erasure.
   absl::Status EraseApprovals(Transaction& transaction) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // What is not committed did not happen.
-  void UndoApprovals() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::vector<RecordKey> LeadersOf(const RecordKey& key, const Record& record) const;
   absl::Status LoadApprovals() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // What waits under a number, with its value.
@@ -481,19 +497,8 @@ class Replica {
   uint64_t told_written_ ABSL_GUARDED_BY(mutex_) = 1;
   uint64_t told_durable_ ABSL_GUARDED_BY(mutex_) = 0;  // of these, known to be durable
   uint64_t refused_last_ ABSL_GUARDED_BY(mutex_) = 0;
-  // At a hub: what waits for headquarters' word, without the records.
-  struct Approvals {
-    struct One {
-      Approval approval;
-      size_t bytes = 0;
-    };
-    std::map<std::tuple<NodeId, Epoch, RecordKey>, One> waiting;
-    size_t bytes = 0;
-    uint64_t last = 0;  // number
-  };
-  Approvals approvals_ ABSL_GUARDED_BY(mutex_);
-  // As they were before what is not committed yet.
-  std::optional<Approvals> approvals_before_ ABSL_GUARDED_BY(mutex_);
+  // At a hub: what waits for headquarters' word.
+  ApprovalList approvals_ ABSL_GUARDED_BY(mutex_);
   std::map<EntityNumber, uint64_t> live_counts_ ABSL_GUARDED_BY(mutex_);
   // Commits that left bytes to be scrubbed, and how many of them are dealt with.
   uint64_t residue_last_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -54,15 +54,13 @@ absl::Status CheckReadable(const EntityRule& rule, const RecordKey& key, const R
   return absl::OkStatus();
 }
 
-// The chapter's scope among a node's.
-const Scope* ChapterScope(const PeerIdentity& peer) {
-  for (const Scope& scope : peer.scopes) {
-    if (scope != Scope::Global()) return &scope;
-  }
-  return nullptr;
-}
-
 }  // namespace
+
+void Replica::TellErased(Transaction& transaction, const RecordKey& key, const Scope* chapter) {
+  const StoredRecord* stored = transaction.Find(key);
+  if (chapter == nullptr || stored == nullptr || !stored->record.erased) return;
+  if (stored->meta.Position(*chapter) == nullptr) transaction.TellLeft(key, *chapter);
+}
 
 // Where the hub has the record, for the node that pushes it.
 absl::StatusOr<Whereabouts> Replica::Locate(const PeerIdentity& peer, const RecordKey& key,
@@ -89,6 +87,18 @@ absl::StatusOr<Whereabouts> Replica::Locate(const PeerIdentity& peer, const Reco
   return where;
 }
 
+// Whether the node's chapter may write the record as far as that is its hosts'.
+bool Replica::Hosts(Transaction& transaction, const PeerIdentity& peer, const RecordKey& key,
+                    const Record& record) const {
+  const Scope* chapter = ChapterScope(peer);
+  if (chapter == nullptr) return true;
+  return IsHost(options_.entities, key, record, *chapter,
+                [&](const RecordKey& leader) -> const Record* {
+                  const StoredRecord* stored = transaction.Find(leader);
+                  return stored == nullptr ? nullptr : &stored->record;
+                });
+}
+
 absl::StatusOr<Judgement> Replica::Admit(Transaction& transaction, const PeerIdentity& peer,
                                          const RecordKey& key, const RecordUpdate& update,
                                          const StoredRecord* current) const {
@@ -100,18 +110,10 @@ absl::StatusOr<Judgement> Replica::Admit(Transaction& transaction, const PeerIde
   if (auto status = CheckReadable(rule->second, key, update.state); !status.ok()) {
     return Judgement{Judgement::Kind::kMalformed, std::string(status.message()), 0};
   }
-  const auto find = [&](const RecordKey& leader) -> const Record* {
-    const StoredRecord* stored = transaction.Find(leader);
-    return stored == nullptr ? nullptr : &stored->record;
-  };
-  const Scope* chapter = ChapterScope(peer);
-  const auto is_host = [&](const Record& record) {
-    return chapter == nullptr || IsHost(options_.entities, key, record, *chapter, find);
-  };
   if (current != nullptr) {
     CHAPTER_ASSIGN_OR_RETURN(Whereabouts where, Locate(peer, key, *current));
     where.hub = identity_.replica;
-    where.not_a_host = !is_host(current->record);
+    where.not_a_host = !Hosts(transaction, peer, key, current->record);
     // By what others have written: it may have heard of that from another hub. And by what it had
     // seen: it may have had the right when it wrote.
     Record others = current->record;
@@ -122,19 +124,17 @@ absl::StatusOr<Judgement> Replica::Admit(Transaction& transaction, const PeerIde
     for (const Cell& cell : update.state.cells) {
       if (!SameLineage(cell.version.replica, peer.replica)) others.Put(cell);
     }
-    where.believes_host = is_host(others);
+    where.believes_host = Hosts(transaction, peer, key, others);
     return Judge(rule->second, peer, key, update, current->record, where);
   }
   Whereabouts where;
   where.hub = identity_.replica;
-  where.not_a_host = !is_host(update.state);
+  where.not_a_host = !Hosts(transaction, peer, key, update.state);
   // A new record is where those are that it follows.
   const OwnScopes own = storage::Apply(rule->second.scope, update.state);
   for (const RecordKey& leader : own.leaders) {
     const StoredRecord* stored = transaction.Find(leader);
     if (stored == nullptr) continue;
-    // It is erased with what it follows, whoever says so.
-    if (stored->record.erased) return Judgement{};
     CHAPTER_ASSIGN_OR_RETURN(const Whereabouts above, Locate(peer, leader, *stored));
     if (above.elsewhere && (!above.been_there || above.let_go)) where.elsewhere = true;
   }
@@ -143,9 +143,8 @@ absl::StatusOr<Judgement> Replica::Admit(Transaction& transaction, const PeerIde
 }
 
 bool Replica::ComesBack(Transaction& transaction, const PeerIdentity& peer, const RecordKey& key,
-                        const StoredRecord* current, const Record& merged) const {
-  if (current == nullptr || merged.erased) return false;
-  const std::vector<Scope> before = current->meta.Current();
+                        const StoredRecord& current, const Record& merged) const {
+  const std::vector<Scope> before = current.meta.Current();
   if (before.empty() || !Disjoint({before.begin(), before.end()}, peer.scopes)) return false;
   const auto rule = options_.entities.find(key.entity);
   if (rule == options_.entities.end()) return false;
@@ -157,6 +156,54 @@ bool Replica::ComesBack(Transaction& transaction, const PeerIdentity& peer, cons
     }
   }
   return !Disjoint(after.scopes, peer.scopes);
+}
+
+bool Replica::FollowsErased(Transaction& transaction, const RecordKey& key,
+                            const Record& record) const {
+  const std::vector<RecordKey> leaders = LeadersOf(key, record);
+  return std::any_of(leaders.begin(), leaders.end(), [&](const RecordKey& leader) {
+    const StoredRecord* stored = transaction.Find(leader);
+    return stored != nullptr && stored->record.erased;
+  });
+}
+
+absl::StatusOr<const char*> Replica::AdmitMerged(Transaction& transaction, const PeerIdentity& peer,
+                                                 const RecordKey& key, const StoredRecord* current,
+                                                 const Record& merged) const {
+  if (current == nullptr || merged.erased) return nullptr;
+  const Record& mine = current->record;
+  const bool changes = std::any_of(merged.cells.begin(), merged.cells.end(), [&](const Cell& cell) {
+    const Cell* before = mine.Find(cell.path);
+    return before == nullptr || before->version != cell.version || before->value != cell.value;
+  });
+  if (!changes) return nullptr;
+  if (ComesBack(transaction, peer, key, *current, merged)) {
+    return "would come back to this computer's chapter from another";
+  }
+  const std::vector<RecordKey> before = LeadersOf(key, mine);
+  const std::vector<RecordKey> after = LeadersOf(key, merged);
+  if (after == before) return nullptr;
+  // What it follows now is judged as what a new record follows.
+  CHAPTER_ASSIGN_OR_RETURN(const Whereabouts here, Locate(peer, key, *current));
+  for (const RecordKey& leader : after) {
+    if (std::find(before.begin(), before.end(), leader) != before.end()) continue;
+    const StoredRecord* stored = transaction.Find(leader);
+    if (stored != nullptr && stored->record.erased) {
+      return "would be erased with the record that it would follow";
+    }
+    if (stored == nullptr || stored->meta.Current().empty()) {
+      if (here.elsewhere) return "would follow a record whose place is not known";
+      continue;
+    }
+    CHAPTER_ASSIGN_OR_RETURN(const Whereabouts above, Locate(peer, leader, *stored));
+    if (above.elsewhere && (!above.been_there || above.let_go)) {
+      return "would follow a record of another chapter";
+    }
+  }
+  if (Hosts(transaction, peer, key, mine) && !Hosts(transaction, peer, key, merged)) {
+    return "would follow a record that others host";
+  }
+  return nullptr;
 }
 
 RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& request,
@@ -174,7 +221,8 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
     transaction.Forget(key);
     outcome.kind = Kind::kRefused;
     outcome.answer = false;
-    outcome.refusal = {key, inbound.sequence, reason, std::move(message)};
+    const bool in_feed = inbound.sequence != Sequence{};
+    outcome.refusal = {key, in_feed ? inbound.sequence : inbound.place, reason, std::move(message)};
     if (options_.hub && !peer.hub) {
       transaction.batch().Put(Table::kMeta, keys::Refusal(peer.node, peer.epoch, key),
                               EncodePending(identity_.epoch, outcome.refusal));
@@ -260,6 +308,17 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
   };
   if (options_.hub && !peer.hub) {
     using Judged = Judgement::Kind;
+    // Of one that would be erased at once only that is kept, and an officer says so: it may be
+    // somebody's record that this hub has not got yet.
+    if (held == nullptr && !update->state.erased &&
+        FollowsErased(transaction, key, update->state)) {
+      for (const RecordKey& leader : LeadersOf(key, update->state)) {
+        TellErased(transaction, leader, ChapterScope(peer));
+      }
+      update->state.Erase();
+      update->whole = true;
+      return wait(FollowsErasedReason(key));
+    }
     KeepKnownConflicts(mine, update->state);
     const auto admitted = Admit(transaction, peer, key, *update, held);
     transaction.Note(admitted.status());
@@ -327,52 +386,16 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
   MergeResult merged =
       Merge(mine, *update, {Writer(), std::max(clock_.last(), HybridTime::FromWall(WallMs()))});
   if (options_.hub && !peer.hub) {
-    const bool moves =
-        std::any_of(merged.record.cells.begin(), merged.record.cells.end(), [&](const Cell& cell) {
-          const Cell* before = mine.Find(cell.path);
-          return before == nullptr || before->version != cell.version ||
-                 before->value != cell.value;
-        });
-    const char* why = nullptr;
-    if (moves && ComesBack(transaction, peer, key, held, merged.record)) {
-      why = " would come back to this computer's chapter from another";
-    } else if (moves && held != nullptr && !merged.record.erased) {
-      // What it follows now is judged as what a new record follows.
-      const auto here = Locate(peer, key, *held);
-      transaction.Note(here.status());
-      const std::vector<RecordKey> before = LeadersOf(key, mine);
-      for (const RecordKey& leader : LeadersOf(key, merged.record)) {
-        if (std::find(before.begin(), before.end(), leader) != before.end() || !here.ok()) continue;
-        const StoredRecord* stored = transaction.Find(leader);
-        if (stored == nullptr || (!stored->record.erased && stored->meta.Current().empty())) {
-          if (here->elsewhere) why = " would follow a record whose place is not known";
-          continue;
-        }
-        const auto above = Locate(peer, leader, *stored);
-        transaction.Note(above.status());
-        if (stored->record.erased) why = " would be erased with the record that it would follow";
-        if (above.ok() && above->elsewhere && (!above->been_there || above->let_go)) {
-          why = " would follow a record of another chapter";
-        }
-      }
-      const Scope* chapter = ChapterScope(peer);
-      const auto find = [&](const RecordKey& leader) -> const Record* {
-        const StoredRecord* stored = transaction.Find(leader);
-        return stored == nullptr ? nullptr : &stored->record;
-      };
-      if (chapter != nullptr && IsHost(options_.entities, key, mine, *chapter, find) &&
-          !IsHost(options_.entities, key, merged.record, *chapter, find) &&
-          LeadersOf(key, merged.record) != before) {
-        why = " would follow a record that others host";
-      }
-    }
+    const auto admitted = AdmitMerged(transaction, peer, key, held, merged.record);
+    transaction.Note(admitted.status());
+    const char* why = admitted.value_or(nullptr);
     if (why != nullptr) {
       if (!update->whole) {
         outcome.kind = Kind::kNeedsWhole;
         return outcome;
       }
-      return wait(
-          absl::StrCat("record ", key.id.ToString(), why, ": it waits for headquarters' word"));
+      return wait(absl::StrCat("record ", key.id.ToString(), " ", why,
+                               ": it waits for headquarters' word"));
     }
     RemoveApproval(transaction, peer.node, peer.epoch, key);
   }
@@ -471,11 +494,17 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
     // here, and goes there no more.
     const bool rejected = refusal.reason == RefusedRecord::Reason::kRejected;
     held->meta.origin = rejected ? hub.replica : ReplicaId{};
+    if (rejected) transaction.batch().Delete(Table::kMeta, keys::Waiting(key, hub.node));
     return transaction.Touch(key);
   }
   const std::set<ReplicaId> own(identity_.own.begin(), identity_.own.end());
   const auto unseen_own = [&](const Version& version) {
     return own.contains(version.replica) && !hub_seen.Covers(version);
+  };
+  // What a copy of this computer said of conflicts is its own as well, to the hub.
+  const auto unseen_kin = [&](const Version& version) {
+    return (own.contains(version.replica) || SameLineage(version.replica, identity_.replica)) &&
+           !hub_seen.Covers(version);
   };
   RefusedWrite refused{.number = 0,
                        .key = key,
@@ -516,13 +545,13 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
   };
   for (ConflictEntry entry : held->record.conflicts) {
     for (const SettlementEntry& s : entry.settlements) {
-      if (!unseen_own(s.version)) continue;
+      if (!unseen_kin(s.version)) continue;
       count_settlement(s);
       taken_out.insert(s.version.replica);
       refused.written_at = std::max(refused.written_at, s.version.time);
     }
-    std::erase_if(entry.settlements, [&](const auto& s) { return unseen_own(s.version); });
-    if (unseen_own(entry.lost_version) && !entry.path.existence()) {
+    std::erase_if(entry.settlements, [&](const auto& s) { return unseen_kin(s.version); });
+    if (unseen_kin(entry.lost_version) && !entry.path.existence()) {
       // A value of this node that lost here, and that the hub has never had: listed by
       // itself, as another may have been written over it.
       lost.push_back({.number = 0,
@@ -671,7 +700,11 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
                                 }));
     // What was refused as it is now would be so again.
     const bool again = !known && !taken_out.empty();
-    if (later.state.cells.empty() && !again) held->meta.origin = hub.replica;
+    // Nothing of it goes there, so that nothing of it waits there.
+    if (later.state.cells.empty() && !again) {
+      held->meta.origin = hub.replica;
+      transaction.batch().Delete(Table::kMeta, keys::Waiting(key, hub.node));
+    }
     for (Cell& cell : later.state.cells) others.push_back(std::move(cell));
     if (others.empty()) return transaction.Remove(key);
     // Where something is missing it claims no more of others than the hub does.
@@ -765,7 +798,7 @@ absl::StatusOr<ApplyResult> Replica::Apply(const ApplyRequest& request) {
     renamed_to_.clear();
     absl::Cleanup undo = [this, before = identity_]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
       identity_ = before;
-      UndoApprovals();
+      approvals_.Undo();
     };
     for (const InboundRecord& inbound : request.records) {
       result.outcomes.push_back(ApplyOne(transaction, request, inbound));

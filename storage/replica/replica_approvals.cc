@@ -35,7 +35,7 @@ std::vector<RecordKey> Replica::LeadersOf(const RecordKey& key, const Record& re
 
 absl::Status Replica::LoadApprovals() {
   approvals_ = {};
-  approvals_.last = DecodeNumber(engine_.Get(Table::kMeta, keys::kApprovalLast));
+  approvals_.set_last_number(DecodeNumber(engine_.Get(Table::kMeta, keys::kApprovalLast)));
   const std::string prefix(1, keys::kApprovalKind);
   auto snapshot = engine_.NewSnapshot();
   auto it = snapshot->NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
@@ -57,11 +57,9 @@ absl::Status Replica::LoadApprovals() {
     approval.reason = std::move(value.reason);
     approval.erasure = update.state.erased;
     approval.leaders = LeadersOf(approval.key, update.state);
-    const size_t bytes = it->value().size();
-    approvals_.bytes += bytes;
-    approvals_.waiting[{approval.from, approval.epoch, approval.key}] = {std::move(approval),
-                                                                         bytes};
+    approvals_.Put({std::move(approval), value.chapter, it->value().size()});
   }
+  approvals_.Keep();
   return it->status();
 }
 
@@ -72,10 +70,9 @@ absl::Status Replica::PutApproval(Transaction& transaction, const PeerIdentity& 
   if (rejected.ok() && *rejected == NewsDigest(update, mine)) {
     return absl::PermissionDeniedError(Rejection(reason));
   }
-  const auto known = approvals_.waiting.find({peer.node, peer.epoch, key});
-  const bool is_known = known != approvals_.waiting.end();
+  const ApprovalList::One* known = approvals_.Find({peer.node, peer.epoch, key});
   // An officer says a word on what they have seen: another push of it is another number.
-  if (is_known) {
+  if (known != nullptr) {
     CHAPTER_ASSIGN_OR_RETURN(
         const std::string before,
         transaction.Get(Table::kMeta, keys::Approval(peer.node, peer.epoch, key)));
@@ -83,58 +80,55 @@ absl::Status Replica::PutApproval(Transaction& transaction, const PeerIdentity& 
     CHAPTER_ASSIGN_OR_RETURN(const RecordUpdate shown, DecodeUpdate(waiting.update));
     if (NewsDigest(shown, mine) == NewsDigest(update, mine)) return absl::OkStatus();
   }
-  ApprovalValue value{.number = approvals_.last + 1,
-                      .since_ms = is_known ? known->second.approval.since_ms : WallMs(),
-                      .chapter = {},
-                      .reason = reason.substr(0, kRefusedReasonBytesMax),
-                      .update = EncodeUpdate(update)};
-  for (const Scope& scope : peer.scopes) {
-    if (scope != Scope::Global()) value.chapter = scope;
-  }
-  const std::string bytes = Encode(value);
-  const size_t freed = is_known ? known->second.bytes : 0;
-  if (!is_known) {
-    const auto first = approvals_.waiting.lower_bound({peer.node, Epoch{}, RecordKey{}});
-    size_t of_node = 0;
-    for (auto it = first;
-         it != approvals_.waiting.end() && std::get<NodeId>(it->first) == peer.node; ++it) {
-      ++of_node;
+  const Scope* chapter = ChapterScope(peer);
+  const ApprovalValue value{.number = approvals_.last_number() + 1,
+                            .since_ms = known != nullptr ? known->approval.since_ms : WallMs(),
+                            .chapter = chapter == nullptr ? Scope() : *chapter,
+                            .reason = reason.substr(0, kRefusedReasonBytesMax),
+                            .update = EncodeUpdate(update)};
+  const size_t bytes = Encode(value).size();
+  const ApprovalList::Sum freed =
+      known == nullptr ? ApprovalList::Sum{} : ApprovalList::Sum{1, known->bytes};
+  const auto full = [&](const char* whose, ApprovalList::Sum sum, size_t count_max,
+                        size_t bytes_max) {
+    if (sum.count - freed.count < count_max && sum.bytes - freed.bytes + bytes <= bytes_max) {
+      return absl::OkStatus();
     }
-    if (of_node >= kApprovalsOfNodeMax || approvals_.waiting.size() >= kApprovalsMax) {
-      return absl::ResourceExhaustedError(absl::StrCat(
-          reason, "; but ", of_node, " records of this computer and ", approvals_.waiting.size(),
-          " in all wait already (at most ", kApprovalsOfNodeMax, " and ", kApprovalsMax, ")"));
-    }
-  }
-  if (approvals_.bytes - freed + bytes.size() > kApprovalBytesMax) {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        reason, "; but ", approvals_.bytes - freed, " bytes wait already, and with these ",
-        bytes.size(), " more it would be over ", kApprovalBytesMax));
-  }
-  transaction.batch().Put(Table::kMeta, keys::Approval(peer.node, peer.epoch, key), bytes);
-  if (!approvals_before_) approvals_before_ = approvals_;
-  approvals_.bytes += bytes.size() - freed;
-  approvals_.last = std::max(approvals_.last, value.number);
-  transaction.batch().Put(Table::kMeta, keys::kApprovalLast, EncodeNumber(approvals_.last));
-  approvals_.waiting[{peer.node, peer.epoch, key}] = {{.number = value.number,
-                                                       .key = key,
-                                                       .from = peer.node,
-                                                       .epoch = peer.epoch,
-                                                       .reason = value.reason,
-                                                       .since_ms = value.since_ms,
-                                                       .erasure = update.state.erased,
-                                                       .leaders = LeadersOf(key, update.state)},
-                                                      bytes.size()};
+    return absl::ResourceExhaustedError(
+        absl::StrCat(reason, "; but ", sum.count, " records", whose, " with ", sum.bytes,
+                     " bytes wait already, and with ", bytes, " more it would be over ", count_max,
+                     " records or ", bytes_max, " bytes"));
+  };
+  CHAPTER_RETURN_IF_ERROR(full(" of this computer", approvals_.OfNode(peer.node),
+                               kApprovalsOfNodeMax, kApprovalBytesOfNodeMax));
+  CHAPTER_RETURN_IF_ERROR(full(" of all", approvals_.Total(), kApprovalsMax, kApprovalBytesMax));
+  StoreApproval(transaction, {peer.node, peer.epoch, key}, value, update.state);
   return absl::OkStatus();
+}
+
+void Replica::StoreApproval(Transaction& transaction, const ApprovalList::Where& where,
+                            const ApprovalValue& value, const Record& pushed) {
+  const auto& [node, epoch, key] = where;
+  const std::string bytes = Encode(value);
+  transaction.batch().Put(Table::kMeta, keys::Approval(node, epoch, key), bytes);
+  transaction.batch().Put(Table::kMeta, keys::kApprovalLast, EncodeNumber(value.number));
+  if (approvals_.Find(where) != nullptr) transaction.LeaveResidue();
+  approvals_.Put({{.number = value.number,
+                   .key = key,
+                   .from = node,
+                   .epoch = epoch,
+                   .reason = value.reason,
+                   .since_ms = value.since_ms,
+                   .erasure = pushed.erased,
+                   .leaders = LeadersOf(key, pushed)},
+                  value.chapter,
+                  bytes.size()});
 }
 
 void Replica::RemoveApproval(Transaction& transaction, const NodeId& node, Epoch epoch,
                              const RecordKey& key) {
-  const auto it = approvals_.waiting.find({node, epoch, key});
-  if (it == approvals_.waiting.end()) return;
-  if (!approvals_before_) approvals_before_ = approvals_;
-  approvals_.bytes -= it->second.bytes;
-  approvals_.waiting.erase({node, epoch, key});
+  if (approvals_.Find({node, epoch, key}) == nullptr) return;
+  approvals_.Remove({node, epoch, key});
   transaction.batch().Delete(Table::kMeta, keys::Approval(node, epoch, key));
   // Where it has not noted yet that it waits it need not any more.
   transaction.batch().Delete(Table::kMeta, keys::Refusal(node, epoch, key));
@@ -142,76 +136,63 @@ void Replica::RemoveApproval(Transaction& transaction, const NodeId& node, Epoch
 }
 
 absl::Status Replica::EraseApprovals(Transaction& transaction) {
-  if (!options_.hub || approvals_.waiting.empty() || !transaction.erases_anything()) {
+  if (!options_.hub || approvals_.Total().count == 0 || !transaction.erases_anything()) {
     return absl::OkStatus();
   }
-  // Taking one may erase another record, which others wait of.
-  for (bool any = true; any;) {
-    any = false;
-    std::vector<Approval> gone;
-    for (const auto& [where, one] : approvals_.waiting) {
-      const std::vector<RecordKey>& leaders = one.approval.leaders;
-      const auto erased = [&](const RecordKey& key) { return transaction.Erases(key); };
+  std::vector<ApprovalList::One> erased;
+  std::vector<ApprovalList::One> following;
+  const auto erases = [&](const RecordKey& key) { return transaction.Erases(key); };
+  for (const auto& [where, one] : approvals_.all()) {
+    const std::vector<RecordKey>& leaders = one.approval.leaders;
+    if (erases(one.approval.key)) {
+      erased.push_back(one);
+    } else if (std::any_of(leaders.begin(), leaders.end(), erases) &&
+               transaction.Find(one.approval.key) == nullptr) {
       // Where the hub has the record it follows what the hub says.
-      if (erased(one.approval.key) || (std::any_of(leaders.begin(), leaders.end(), erased) &&
-                                       transaction.Find(one.approval.key) == nullptr)) {
-        gone.push_back(one.approval);
-      }
+      following.push_back(one);
     }
-    for (const Approval& approval : gone) {
-      CHAPTER_ASSIGN_OR_RETURN(
-          const std::string bytes,
-          transaction.Get(Table::kMeta,
-                          keys::Approval(approval.from, approval.epoch, approval.key)));
-      CHAPTER_ASSIGN_OR_RETURN(const ApprovalValue value, DecodeApproval(bytes));
-      if (transaction.Find(approval.key) == nullptr) {
-        CHAPTER_ASSIGN_OR_RETURN(const RecordUpdate update, DecodeUpdate(value.update));
-        StoredRecord& stored = transaction.Make(approval.key);
-        stored.record = Merge({}, update, {Writer(), clock_.last()}).record;
-        stored.meta.maker = value.chapter;
-        clock_.Observe(stored.record.seen.Highest());
-        transaction.Touch(approval.key);
-        CHAPTER_RETURN_IF_ERROR(transaction.Place());
-      }
-      transaction.TellLeft(approval.key, value.chapter);
-      RemoveApproval(transaction, approval.from, approval.epoch, approval.key);
-      any = true;
-    }
-    CHAPTER_RETURN_IF_ERROR(transaction.status());
-    CHAPTER_RETURN_IF_ERROR(transaction.Place());
   }
-  return absl::OkStatus();
-}
-
-void Replica::UndoApprovals() {
-  if (approvals_before_) approvals_ = *std::move(approvals_before_);
-  approvals_before_.reset();
+  for (const ApprovalList::One& one : erased) {
+    transaction.TellLeft(one.approval.key, one.chapter);
+    RemoveApproval(transaction, one.approval.from, one.approval.epoch, one.approval.key);
+  }
+  for (const ApprovalList::One& one : following) {
+    const Approval& approval = one.approval;
+    CHAPTER_ASSIGN_OR_RETURN(
+        const std::string bytes,
+        transaction.Get(Table::kMeta, keys::Approval(approval.from, approval.epoch, approval.key)));
+    CHAPTER_ASSIGN_OR_RETURN(ApprovalValue value, DecodeApproval(bytes));
+    CHAPTER_ASSIGN_OR_RETURN(RecordUpdate update, DecodeUpdate(value.update));
+    update.state.Erase();
+    value.number = approvals_.last_number() + 1;
+    value.reason = FollowsErasedReason(approval.key);
+    value.update = EncodeUpdate(update);
+    for (const RecordKey& leader : approval.leaders) {
+      TellErased(transaction, leader, &one.chapter);
+    }
+    StoreApproval(transaction, ApprovalList::WhereOf(approval), value, update.state);
+  }
+  CHAPTER_RETURN_IF_ERROR(transaction.status());
+  return transaction.Place();
 }
 
 std::vector<Approval> Replica::ListApprovals(uint64_t after, size_t count) const {
-  std::vector<Approval> out;
   absl::ReaderMutexLock lock(&mutex_);
-  for (const auto& [where, one] : approvals_.waiting) {
-    if (one.approval.number > after) out.push_back(one.approval);
-  }
-  std::sort(out.begin(), out.end(),
-            [](const Approval& a, const Approval& b) { return a.number < b.number; });
-  if (out.size() > count) out.resize(count);
-  return out;
+  return approvals_.List(after, count);
 }
 
 absl::StatusOr<std::pair<Approval, ApprovalValue>> Replica::FindApproval(uint64_t number) const {
-  for (const auto& [where, one] : approvals_.waiting) {
-    if (one.approval.number != number) continue;
-    CHAPTER_ASSIGN_OR_RETURN(
-        const std::string bytes,
-        engine_.Get(Table::kMeta,
-                    keys::Approval(one.approval.from, one.approval.epoch, one.approval.key)));
-    CHAPTER_ASSIGN_OR_RETURN(ApprovalValue value, DecodeApproval(bytes));
-    return std::pair{one.approval, std::move(value)};
+  const ApprovalList::One* one = approvals_.FindNumber(number);
+  if (one == nullptr) {
+    return absl::NotFoundError(
+        absl::StrCat("nothing of number ", number, " waits for headquarters' word"));
   }
-  return absl::NotFoundError(
-      absl::StrCat("nothing of number ", number, " waits for headquarters' word"));
+  const Approval& approval = one->approval;
+  CHAPTER_ASSIGN_OR_RETURN(
+      const std::string bytes,
+      engine_.Get(Table::kMeta, keys::Approval(approval.from, approval.epoch, approval.key)));
+  CHAPTER_ASSIGN_OR_RETURN(ApprovalValue value, DecodeApproval(bytes));
+  return std::pair{approval, std::move(value)};
 }
 
 absl::StatusOr<ApprovalNews> Replica::ReadApproval(uint64_t number) const {
@@ -224,7 +205,7 @@ absl::StatusOr<ApprovalNews> Replica::ReadApproval(uint64_t number) const {
   if (bytes.ok()) {
     CHAPTER_ASSIGN_OR_RETURN(stored, DecodeStored(*bytes));
   }
-  ApprovalNews news{.approval = std::move(found.first), .cells = {}};
+  ApprovalNews news{.approval = std::move(found.first), .values = {}};
   AddNews(update, stored.record, news);
   return news;
 }
@@ -250,7 +231,7 @@ absl::StatusOr<Approval> Replica::Approve(uint64_t number) {
       return absl::FailedPreconditionError(
           absl::StrCat("record ", key.id.ToString(), " would have ", over, "; reject it"));
     }
-    absl::Cleanup undo = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { UndoApprovals(); };
+    absl::Cleanup undo = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { approvals_.Undo(); };
     RemoveApproval(transaction, approval.from, approval.epoch, key);
     transaction.batch().Delete(Table::kMeta, keys::Rejected(approval.from, approval.epoch, key));
     if (!Contains(mine, update.state) || !existed) {
@@ -287,7 +268,7 @@ absl::StatusOr<Approval> Replica::Reject(uint64_t number) {
     Transaction transaction(engine_, options_);
     const StoredRecord* held = transaction.Find(approval.key);
     CHAPTER_RETURN_IF_ERROR(transaction.status());
-    absl::Cleanup undo = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { UndoApprovals(); };
+    absl::Cleanup undo = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { approvals_.Undo(); };
     RemoveApproval(transaction, approval.from, approval.epoch, approval.key);
     const RefusedRecord refusal{
         approval.key, {}, RefusedRecord::Reason::kRejected, Rejection(approval.reason)};

@@ -225,7 +225,9 @@ absl::StatusOr<RecordsPage> Replica::ReadRecords(const RecordsRequest& request) 
                           (request.asked && (request.peer.scopes.contains(stored.meta.maker) ||
                                              !Disjoint(held, request.peer.scopes)));
       if (theirs) {
-        page.items.push_back(MakeItem(key, stored, request.peer, {}, request.since,
+        // Where a refusal of it stands in the feed is told by its place then.
+        const Sequence place = request.asked ? stored.meta.latest : Sequence{};
+        page.items.push_back(MakeItem(key, stored, request.peer, place, request.since,
                                       request.asked || request.since < request.anew));
         size += page.items.back().update.size();
         continue;

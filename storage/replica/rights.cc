@@ -85,10 +85,6 @@ Judgement Refused(Judgement::Kind kind, const RecordKey& key, const CellPath& pa
           0};
 }
 
-}  // namespace
-
-namespace {
-
 bool IsHost(const std::map<EntityNumber, EntityRule>& entities, const RecordKey& key,
             const Record& record, const Scope& chapter,
             const std::function<const Record*(const RecordKey&)>& find, int depth) {
@@ -105,6 +101,19 @@ bool IsHost(const std::map<EntityNumber, EntityRule>& entities, const RecordKey&
 }
 
 }  // namespace
+
+const Scope* ChapterScope(const PeerIdentity& peer) {
+  for (const Scope& scope : peer.scopes) {
+    if (scope != Scope::Global()) return &scope;
+  }
+  return nullptr;
+}
+
+std::string FollowsErasedReason(const RecordKey& key) {
+  return absl::StrCat("record ", key.id.ToString(),
+                      " follows an erased record, and would be erased as well: it waits for "
+                      "headquarters' word");
+}
 
 bool IsHost(const std::map<EntityNumber, EntityRule>& entities, const RecordKey& key,
             const Record& record, const Scope& chapter,
@@ -227,7 +236,10 @@ void KeepKnownConflicts(const Record& mine, Record& theirs) {
 
 void AddNews(const RecordUpdate& update, const Record& mine, ApprovalNews& out) {
   const News news = FindNews(update, mine);
-  for (const Cell* cell : news.cells) out.cells.push_back(*cell);
+  for (const Cell* cell : news.cells) {
+    const Cell* stands = mine.Find(cell->path);
+    out.values.push_back({*cell, stands == nullptr ? std::nullopt : std::optional(*stands)});
+  }
   out.conflicts = news.entries.size();
   out.settlements = news.settlements.size();
 }

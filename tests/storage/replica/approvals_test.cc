@@ -17,6 +17,7 @@ namespace {
 
 using testing::HasSubstr;
 using testing::IsEmpty;
+using testing::Not;
 using testing::SizeIs;
 using Reason = RefusedRecord::Reason;
 
@@ -223,7 +224,7 @@ TEST_F(ApprovalsTest, OfOneComputerNoMoreWaitThanTheLimit) {
   const auto over = Push(Key(kApprovalsOfNodeMax + 1), Erasure());
   ASSERT_TRUE(over.has_value());
   EXPECT_EQ(over->reason, Reason::kWaits) << "the node keeps it, and the hub does not";
-  EXPECT_THAT(over->message, HasSubstr("wait already (at most 1000"));
+  EXPECT_THAT(over->message, HasSubstr("wait already, and with"));
   EXPECT_THAT(Waiting(), SizeIs(kApprovalsOfNodeMax));
   EXPECT_EQ(Pushed(Key(1), Erasure(6)), Reason::kWaits) << "what waits already may change";
   // Another computer has a count of its own.
@@ -248,7 +249,7 @@ TEST_F(ApprovalsTest, WhatWasRejectedDoesNotWaitAgainUntilItIsAnother) {
   EXPECT_THAT(Waiting(), SizeIs(1));
 }
 
-TEST_F(ApprovalsTest, WithAnErasureGoesWhatWaitsOfItAndOfWhatFollowsIt) {
+TEST_F(ApprovalsTest, WithAnErasureGoWhatWaitsOfItAndTheValuesOfWhatFollowsIt) {
   // The consent follows a member that was never in Italy.
   ASSERT_TRUE(Write(LocalWrite::Kind::kUpsert, Key(1), {Text(kChapter, "toronto")}).ok());
   EXPECT_EQ(Pushed(Key(1), Made({Text(kText, "w1-of-the-member")})), Reason::kWaits);
@@ -257,11 +258,18 @@ TEST_F(ApprovalsTest, WithAnErasureGoesWhatWaitsOfItAndOfWhatFollowsIt) {
             Reason::kWaits);
   EXPECT_THAT(Waiting(), SizeIs(2));
   EXPECT_THAT(OnDisk(), HasSubstr("w2-of-it"));
+  const uint64_t shown = Waiting().back().number;
   ASSERT_TRUE(Write(LocalWrite::Kind::kErase, Key(1)).ok());
-  EXPECT_THAT(Waiting(), IsEmpty());
+  EXPECT_THAT(OnDisk(), Not(HasSubstr("w1-of-the-member")));
+  EXPECT_THAT(OnDisk(), Not(HasSubstr("w2-of-it")));
+  // Another hub may hold the consent, and as one that follows somebody else.
+  ASSERT_THAT(Waiting(), SizeIs(1));
+  EXPECT_TRUE(Waiting()[0].erasure);
+  EXPECT_THAT(Waiting()[0].reason, HasSubstr("follows an erased record"));
+  EXPECT_GT(Waiting()[0].number, shown) << "it is not what an officer has seen";
+  EXPECT_TRUE(absl::IsNotFound(hub_->Read(Key(5, kConsent)).status()));
+  ASSERT_TRUE(hub_->Approve(Waiting()[0].number).ok());
   EXPECT_TRUE(hub_->Read(Key(5, kConsent))->record.erased);
-  EXPECT_THAT(OnDisk(), testing::Not(HasSubstr("w1-of-the-member")));
-  EXPECT_THAT(OnDisk(), testing::Not(HasSubstr("w2-of-it")));
   // Italy's feed tells of both.
   const auto page = hub_->ReadFeed({.peer = italy_,
                                     .scope = Scope::Chapter("italy"),
@@ -271,9 +279,55 @@ TEST_F(ApprovalsTest, WithAnErasureGoesWhatWaitsOfItAndOfWhatFollowsIt) {
                                     .records_max = 10});
   ASSERT_TRUE(page.ok());
   EXPECT_THAT(page->items, SizeIs(2));
-  // And what comes later is erased with it at once.
-  EXPECT_EQ(Pushed(Key(6, kConsent), Made({Text(kLeader, Key(1).id.ToString())})), std::nullopt);
-  EXPECT_TRUE(hub_->Read(Key(6, kConsent))->record.erased);
+}
+
+TEST_F(ApprovalsTest, WhatWouldFollowAnErasedRecordWaitsWithoutItsValues) {
+  ASSERT_TRUE(Write(LocalWrite::Kind::kUpsert, Key(1), {Text(kChapter, "toronto")}).ok());
+  ASSERT_TRUE(Write(LocalWrite::Kind::kErase, Key(1)).ok());
+  const RecordUpdate follower =
+      Made({Text(kLeader, Key(1).id.ToString()), Text(kText, "w3-of-the-late-one")});
+  EXPECT_EQ(Pushed(Key(6, kConsent), follower), Reason::kWaits);
+  ASSERT_THAT(Waiting(), SizeIs(1));
+  EXPECT_TRUE(Waiting()[0].erasure);
+  EXPECT_THAT(OnDisk(), Not(HasSubstr("w3-of-the-late-one")));
+  EXPECT_TRUE(absl::IsNotFound(hub_->Read(Key(6, kConsent)).status()))
+      << "who brings it may not erase it: another hub may have it elsewhere";
+  // Italy is told that what it follows was erased, as it may have that.
+  const auto page = hub_->ReadFeed({.peer = italy_,
+                                    .scope = Scope::Chapter("italy"),
+                                    .after = {},
+                                    .since = {},
+                                    .bytes_max = 1 << 20,
+                                    .records_max = 10});
+  ASSERT_TRUE(page.ok());
+  ASSERT_THAT(page->items, SizeIs(1));
+  EXPECT_EQ(page->items[0].key, Key(1));
+  const Sequence told = page->last;
+  // Once more tells nothing anew, and neither does the erasure that the node makes of it then.
+  const uint64_t number = Waiting()[0].number;
+  EXPECT_EQ(Pushed(Key(6, kConsent), follower), Reason::kWaits);
+  EXPECT_EQ(Pushed(Key(6, kConsent), Erasure()), Reason::kWaits);
+  ASSERT_THAT(Waiting(), SizeIs(1));
+  EXPECT_EQ(Waiting()[0].number, number);
+  EXPECT_EQ(hub_->FeedEnds({Scope::Chapter("italy")})->front().sequence, told);
+  ASSERT_TRUE(hub_->Reject(number).ok());
+  const auto again = Push(Key(6, kConsent), follower);
+  ASSERT_TRUE(again.has_value());
+  EXPECT_EQ(again->reason, Reason::kRejected);
+}
+
+TEST_F(ApprovalsTest, OfOneComputerNoMoreBytesWaitThanTheLimit) {
+  const std::string much(200'000, 'x');
+  size_t kept = 0;
+  for (uint32_t i = 1; i <= 100; ++i) {
+    ASSERT_TRUE(Write(LocalWrite::Kind::kUpsert, Key(i), {Text(kChapter, "toronto")}).ok());
+    EXPECT_EQ(Pushed(Key(i), Made({Text(kText, much)})), Reason::kWaits);
+    if (Waiting().size() == i) kept = i;
+  }
+  EXPECT_EQ(kept, kApprovalBytesOfNodeMax / 200'200);
+  EXPECT_EQ(Pushed(Key(1), Made({Text(kText, "less")})), Reason::kWaits);
+  EXPECT_EQ(Pushed(Key(100), Made({Text(kText, much)})), Reason::kWaits);
+  EXPECT_THAT(Waiting(), SizeIs(kept + 1)) << "there was room again";
 }
 
 // At the other end.
