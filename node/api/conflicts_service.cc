@@ -191,6 +191,9 @@ absl::Status ConflictsService::Settle(const std::string& actor,
   write.choice = choice;
   const EntityType* type = api_.entities.FindByNumber(ref.key.entity);
   CHAPTER_ASSIGN_OR_RETURN(const storage::StoredRecord stored, api_.replica.Read(ref.key));
+  if (type != nullptr) {
+    CHAPTER_RETURN_IF_ERROR(CheckSettler(api_, *type, entry.path, stored.record));
+  }
   if (choice == storage::Choice::kValue && !entry.path.existence()) {
     if (type == nullptr) {
       return absl::InvalidArgumentError(
@@ -200,13 +203,6 @@ absl::Status ConflictsService::Settle(const std::string& actor,
     CHAPTER_ASSIGN_OR_RETURN(write.third, FromJsonValue(*type, entry.path, request.value()));
     CHAPTER_RETURN_IF_ERROR(
         CheckWrite(api_, *type, ref.key, {{entry.path, write.third}}, &stored.record));
-  }
-  if (choice == storage::Choice::kTake && type != nullptr) {
-    CHAPTER_RETURN_IF_ERROR(
-        entry.path.existence()
-            ? CheckExistenceWriter(api_, *type, entry.lost_value == storage::DeletedValue(),
-                                   &stored.record)
-            : CheckWriters(api_, *type, {{entry.path, entry.lost_value}}, &stored.record));
   }
   CHAPTER_ASSIGN_OR_RETURN(const std::vector<storage::WriteResult> results,
                            api_.replica.Write({write}));

@@ -36,6 +36,19 @@ std::string HeadquartersOnly(const ApiContext& api, const std::string& what) {
                       api.replica.options().chapter);
 }
 
+// Whether a chapter writes this field, or, for an empty path, deletes and restores.
+absl::Status CheckField(const ApiContext& api, const EntityType& type,
+                        const storage::CellPath& path) {
+  if (type.rule.headquarters_only) {
+    return absl::PermissionDeniedError(HeadquartersOnly(api, type.plural));
+  }
+  if (type.rule.headquarters_fields.count(path.field) > 0) {
+    return absl::PermissionDeniedError(HeadquartersOnly(
+        api, absl::StrCat("field '", Shown(PathText(type, path)), "' of ", type.plural)));
+  }
+  return absl::OkStatus();
+}
+
 // Of what is for everybody its hosts write. `record` is what is held, or what would be made.
 absl::Status CheckHost(const ApiContext& api, const EntityType& type,
                        const storage::Record& record) {
@@ -89,27 +102,23 @@ absl::Status CheckNameField(const EntityType& type, const storage::RecordKey& ke
 
 }  // namespace
 
-absl::Status CheckWriters(const ApiContext& api, const EntityType& type,
-                          const std::vector<CellWrite>& cells, const storage::Record* held) {
+absl::Status CheckSettler(const ApiContext& api, const EntityType& type,
+                          const storage::CellPath& path, const storage::Record& held) {
   if (api.replica.options().hub) return absl::OkStatus();
-  for (const CellWrite& write : News(cells, held)) {
-    if (type.rule.headquarters_only) {
-      return absl::PermissionDeniedError(HeadquartersOnly(api, type.plural));
-    }
-    if (type.rule.headquarters_fields.count(write.path.field) > 0) {
-      return absl::PermissionDeniedError(HeadquartersOnly(
-          api, absl::StrCat("field '", Shown(PathText(type, write.path)), "' of ", type.plural)));
-    }
-  }
-  if (News(cells, held).empty()) return absl::OkStatus();
-  return CheckHost(api, type, held == nullptr ? Made(cells) : *held);
+  CHAPTER_RETURN_IF_ERROR(CheckField(api, type, path));
+  return CheckHost(api, type, held);
 }
 
 absl::Status CheckWrite(const ApiContext& api, const EntityType& type,
                         const storage::RecordKey& key, const std::vector<CellWrite>& cells,
                         const storage::Record* held) {
   const std::vector<CellWrite> news = News(cells, held);
-  CHAPTER_RETURN_IF_ERROR(CheckWriters(api, type, news, held));
+  if (!api.replica.options().hub && !news.empty()) {
+    for (const CellWrite& write : news) {
+      CHAPTER_RETURN_IF_ERROR(CheckField(api, type, write.path));
+    }
+    CHAPTER_RETURN_IF_ERROR(CheckHost(api, type, held == nullptr ? Made(cells) : *held));
+  }
   CHAPTER_RETURN_IF_ERROR(ValidateCells(type, news));
   return CheckNameField(type, key, news);
 }
@@ -118,9 +127,7 @@ absl::Status CheckExistenceWriter(const ApiContext& api, const EntityType& type,
                                   const storage::Record* held) {
   if (api.replica.options().hub) return absl::OkStatus();
   if (held != nullptr && held->live() != deletes) return absl::OkStatus();
-  if (type.rule.headquarters_only) {
-    return absl::PermissionDeniedError(HeadquartersOnly(api, type.plural));
-  }
+  CHAPTER_RETURN_IF_ERROR(CheckField(api, type, storage::CellPath::Existence()));
   return held == nullptr ? absl::OkStatus() : CheckHost(api, type, *held);
 }
 

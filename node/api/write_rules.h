@@ -21,11 +21,10 @@ namespace chaptersync::node {
 absl::Status CheckWrite(const ApiContext& api, const EntityType& type,
                         const storage::RecordKey& key, const std::vector<storage::CellWrite>& cells,
                         const storage::Record* held);
-// The part of CheckWrite that is about rights: a value that a replica held
-// before is written back whatever it is.
-absl::Status CheckWriters(const ApiContext& api, const EntityType& type,
-                          const std::vector<storage::CellWrite>& cells,
-                          const storage::Record* held);
+// Settling a conflict of a field, or of a deletion, is for whoever may write it, whatever the
+// choice: the hub lets headquarters look at a settlement that others make.
+absl::Status CheckSettler(const ApiContext& api, const EntityType& type,
+                          const storage::CellPath& path, const storage::Record& held);
 // A deletion or restoration.
 absl::Status CheckExistenceWriter(const ApiContext& api, const EntityType& type, bool deletes,
                                   const storage::Record* held);

@@ -4,6 +4,7 @@
 // the node. Names are read first: once it is taken, nothing fails.
 #include "node/daemon/approvals_service.h"
 
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -48,7 +49,17 @@ v1::Approval ApprovalsServiceServer::Show(const storage::Approval& approval,
   const auto name = names.find(approval.from);
   out.set_from(name == names.end() ? approval.from.ToString() : name->second);
   out.set_reason(ValidUtf8(approval.reason) ? approval.reason : Shown(approval.reason));
+  out.set_erasure(approval.erasure);
   *out.mutable_since() = ShowTime(storage::HybridTime::FromWall(approval.since_ms));
+  return out;
+}
+
+v1::Approval ApprovalsServiceServer::Show(const storage::ApprovalNews& news,
+                                          const Names& names) const {
+  v1::Approval out = Show(news.approval, names);
+  for (const auto& value : news.values) {
+    out.add_fields(ShowPath(api_, news.approval.key.entity, value.pushed.path));
+  }
   return out;
 }
 
@@ -64,7 +75,10 @@ absl::Status ApprovalsServiceServer::List(const v1::ListApprovalsRequest& reques
   size_t bytes = 0;
   // One over tells that there is more.
   for (const storage::Approval& approval : api_.replica.ListApprovals(after, page_size + 1)) {
-    v1::Approval shown = Show(approval, names);
+    const auto news = api_.replica.ReadApproval(approval.number);
+    if (absl::IsNotFound(news.status())) continue;  // decided meanwhile
+    CHAPTER_RETURN_IF_ERROR(news.status());
+    v1::Approval shown = Show(*news, names);
     const size_t size = shown.ByteSizeLong();
     const bool full = static_cast<size_t>(response.approvals_size()) == page_size ||
                       (response.approvals_size() > 0 && bytes + size > kPageBytesMax);
@@ -82,29 +96,50 @@ absl::Status ApprovalsServiceServer::List(const v1::ListApprovalsRequest& reques
 absl::Status ApprovalsServiceServer::Get(uint64_t number, v1::GetApprovalResponse& response) const {
   CHAPTER_ASSIGN_OR_RETURN(const Names names, ReadNames());
   CHAPTER_ASSIGN_OR_RETURN(const storage::ApprovalNews news, api_.replica.ReadApproval(number));
-  *response.mutable_approval() = Show(news.approval, names);
+  *response.mutable_approval() = Show(news, names);
   const storage::EntityNumber entity = news.approval.key.entity;
-  auto& fields = *response.mutable_fields()->mutable_fields();
-  for (const storage::Cell& cell : news.cells) {
-    fields[ShowPath(api_, entity, cell.path)] = ShowValue(api_, entity, cell.path, cell.value);
+  for (const auto& [pushed, stands] : news.values) {
+    v1::PushedValue& out = *response.add_values();
+    out.set_field(ShowPath(api_, entity, pushed.path));
+    *out.mutable_value() = ShowValue(api_, entity, pushed.path, pushed.value);
+    *out.mutable_write() = ShowWrite(api_, pushed.version, pushed.actor);
+    *out.mutable_current() =
+        ShowValue(api_, entity, pushed.path, stands ? stands->value : std::nullopt);
+    if (stands) *out.mutable_current_write() = ShowWrite(api_, stands->version, stands->actor);
   }
   response.set_conflicts(static_cast<uint32_t>(news.conflicts));
   response.set_settlements(static_cast<uint32_t>(news.settlements));
-  response.set_erasure(news.approval.erasure);
   return absl::OkStatus();
 }
 
-absl::Status ApprovalsServiceServer::Decide(const grpc::ServerContext& context, uint64_t number,
-                                            Decision decision, const char* done,
-                                            v1::Approval& approval) {
+absl::Status ApprovalsServiceServer::Decide(
+    const grpc::ServerContext& context, const google::protobuf::RepeatedField<uint64_t>& numbers,
+    Decision decision, const char* done,
+    google::protobuf::RepeatedPtrField<v1::Approval>& approvals) {
+  if (numbers.empty() || numbers.size() > kPageSizeMax) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(numbers.size(), " numbers are not allowed (1 to ", kPageSizeMax, ")"));
+  }
   CHAPTER_ASSIGN_OR_RETURN(const Names names, ReadNames());
   CHAPTER_ASSIGN_OR_RETURN(const std::string actor, WriterOf(api_, context));
-  CHAPTER_ASSIGN_OR_RETURN(const storage::Approval decided, (api_.replica.*decision)(number));
-  roster_->RestartSessions(decided.from);
-  approval = Show(decided, names);
-  spdlog::info("approval {}, {}/{} from {}, was {} by {}", number, approval.noun(),
-               approval.record(), approval.from(), done, actor);
-  return absl::OkStatus();
+  std::set<storage::NodeId> nodes;
+  absl::Status status;
+  for (const uint64_t number : numbers) {
+    const auto decided = (api_.replica.*decision)(number);
+    if (!decided.ok()) {
+      status = decided.status();
+      break;
+    }
+    nodes.insert(decided->from);
+    v1::Approval& approval = *approvals.Add();
+    approval = Show(*decided, names);
+    spdlog::info("approval {}, {}/{} from {}, was {} by {}", number, approval.noun(),
+                 approval.record(), approval.from(), done, actor);
+  }
+  for (const storage::NodeId& node : nodes) roster_->RestartSessions(node);
+  if (status.ok() || approvals.empty()) return status;
+  return absl::Status(status.code(), absl::StrCat(status.message(), "; ", approvals.size(),
+                                                  " of those given were ", done, " before it"));
 }
 
 grpc::Status ApprovalsServiceServer::ListApprovals(grpc::ServerContext* /*context*/,
@@ -122,15 +157,15 @@ grpc::Status ApprovalsServiceServer::GetApproval(grpc::ServerContext* /*context*
 grpc::Status ApprovalsServiceServer::Approve(grpc::ServerContext* context,
                                              const v1::ApproveRequest* request,
                                              v1::ApproveResponse* response) {
-  return ToGrpc(Decide(*context, request->number(), &storage::Replica::Approve, "approved",
-                       *response->mutable_approval()));
+  return ToGrpc(Decide(*context, request->numbers(), &storage::Replica::Approve, "approved",
+                       *response->mutable_approvals()));
 }
 
 grpc::Status ApprovalsServiceServer::Reject(grpc::ServerContext* context,
                                             const v1::RejectRequest* request,
                                             v1::RejectResponse* response) {
-  return ToGrpc(Decide(*context, request->number(), &storage::Replica::Reject, "rejected",
-                       *response->mutable_approval()));
+  return ToGrpc(Decide(*context, request->numbers(), &storage::Replica::Reject, "rejected",
+                       *response->mutable_approvals()));
 }
 
 }  // namespace chaptersync::node

@@ -44,12 +44,16 @@ class ApprovalsServiceServer final : public v1::ApprovalsService::Service {
 
   absl::StatusOr<Names> ReadNames() const;
   v1::Approval Show(const storage::Approval& approval, const Names& names) const;
+  // With the paths of what is new in it.
+  v1::Approval Show(const storage::ApprovalNews& news, const Names& names) const;
   absl::Status List(const v1::ListApprovalsRequest& request,
                     v1::ListApprovalsResponse& response) const;
   absl::Status Get(uint64_t number, v1::GetApprovalResponse& response) const;
-  // `done`: for the log.
-  absl::Status Decide(const grpc::ServerContext& context, uint64_t number, Decision decision,
-                      const char* done, v1::Approval& approval);
+  // `done`: for the log. The session of each node concerned begins anew once.
+  absl::Status Decide(const grpc::ServerContext& context,
+                      const google::protobuf::RepeatedField<uint64_t>& numbers, Decision decision,
+                      const char* done,
+                      google::protobuf::RepeatedPtrField<v1::Approval>& approvals);
 
   const ApiContext api_;
   Roster* const roster_;

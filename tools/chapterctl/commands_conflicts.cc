@@ -2,13 +2,17 @@
 //
 // conflicts, refused and approvals: what needs an officer's decision, and the
 // decision. A third value is typed as a field's value is, and sent as JSON.
+#include <algorithm>
 #include <cstdint>
 #include <functional>
+#include <istream>
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 
 #include "node/entity/cells.h"
 #include "node/entity/value.h"
@@ -231,75 +235,146 @@ absl::Status TakeOff(Context& context, uint64_t number, const std::string& done,
 
 // --- Approvals ---
 
-absl::Status ListApprovals(Context& context) {
+// What one would change, in few words.
+std::string WhatOf(const v1::Approval& approval) {
+  if (approval.erasure()) return "erased";
+  std::vector<std::string> fields;
+  for (const std::string& field : approval.fields()) fields.push_back(FieldText(field));
+  return absl::StrJoin(fields, " ");
+}
+
+// `from` empty: from whomever.
+absl::Status EachApproval(Context& context, const std::string& from,
+                          const std::function<void(const v1::Approval&)>& each) {
   v1::ListApprovalsRequest request;
   request.set_page_size(kPageSize);
-  Table table(context.output, {"number", "noun", "record", "from", "reason", "since"});
-  CHAPTER_RETURN_IF_ERROR(
-      (context.client.Pages<Approvals, v1::ListApprovalsRequest, v1::ListApprovalsResponse>(
-          context.client.approvals(), &Approvals::ListApprovals, std::move(request),
-          [&](v1::ListApprovalsResponse& page) -> absl::StatusOr<bool> {
-            for (const v1::Approval& approval : page.approvals()) {
-              if (context.output.json()) {
-                context.output.Object(ApprovalJson(approval));
-                continue;
-              }
-              table.Row({absl::StrCat(approval.number()), approval.noun(), approval.record(),
-                         approval.from(), approval.reason(), TimeText(approval.since())});
-            }
-            return true;
-          })));
-  if (!context.output.json()) table.Finish("nothing waits for headquarters' word");
+  return context.client.Pages<Approvals, v1::ListApprovalsRequest, v1::ListApprovalsResponse>(
+      context.client.approvals(), &Approvals::ListApprovals, std::move(request),
+      [&](v1::ListApprovalsResponse& page) -> absl::StatusOr<bool> {
+        for (const v1::Approval& approval : page.approvals()) {
+          if (from.empty() || approval.from() == from) each(approval);
+        }
+        return true;
+      });
+}
+
+absl::Status ListApprovals(Context& context, const std::string& from) {
+  Table table(context.output, {"number", "noun", "record", "from", "what", "reason", "since"});
+  CHAPTER_RETURN_IF_ERROR(EachApproval(context, from, [&](const v1::Approval& approval) {
+    if (context.output.json()) {
+      context.output.Object(ApprovalJson(approval));
+      return;
+    }
+    table.Row({absl::StrCat(approval.number()), approval.noun(), approval.record(), approval.from(),
+               WhatOf(approval), approval.reason(), TimeText(approval.since())});
+  }));
+  if (!context.output.json()) {
+    table.Finish(from.empty() ? "nothing waits for headquarters' word"
+                              : absl::StrCat("nothing of ", from, " waits"));
+  }
   return absl::OkStatus();
 }
 
-absl::Status ShowApproval(Context& context, uint64_t number) {
+absl::StatusOr<v1::GetApprovalResponse> GetApproval(Context& context, uint64_t number) {
   v1::GetApprovalRequest request;
   request.set_number(number);
-  CHAPTER_ASSIGN_OR_RETURN(
-      const v1::GetApprovalResponse response,
-      context.client.Call(context.client.approvals(), &Approvals::GetApproval, request));
-  const v1::Approval& approval = response.approval();
-  const Json news = ApprovalNewsJson(response);
+  return context.client.Call(context.client.approvals(), &Approvals::GetApproval, request);
+}
+
+absl::Status ShowApproval(Context& context, uint64_t number) {
+  CHAPTER_ASSIGN_OR_RETURN(const v1::GetApprovalResponse response, GetApproval(context, number));
   if (context.output.json()) {
-    context.output.Object(news);
+    context.output.Object(ApprovalNewsJson(response));
     return absl::OkStatus();
   }
-  Table table(context.output, {"what", "value"}, Table::Rows::kWhole);
-  table.Row({"number", absl::StrCat(approval.number())});
-  table.Row({"record", absl::StrCat(approval.noun(), "/", approval.record())});
-  table.Row({"from", approval.from()});
-  for (const auto& [field, value] : news["fields"].items()) {
-    table.Row({FieldText(field), value.is_string() ? value.get<std::string>() : JsonLine(value)});
+  const v1::Approval& approval = response.approval();
+  Table table(context.output, {"what", "value", "stands"}, Table::Rows::kWhole);
+  const auto by = [](const v1::WriteInfo& write) {
+    return absl::StrCat(" (", write.actor(), ", ", TimeText(write.time()), ")");
+  };
+  table.Row({"number", absl::StrCat(approval.number()), ""});
+  table.Row({"record", absl::StrCat(approval.noun(), "/", approval.record()), ""});
+  table.Row({"from", approval.from(), ""});
+  if (approval.erasure()) table.Row({FieldText(""), "erased, for ever", ""});
+  for (const v1::PushedValue& value : response.values()) {
+    table.Row({FieldText(value.field()),
+               absl::StrCat(ValueText(value.value(), value.field()), by(value.write())),
+               value.has_current_write() ? absl::StrCat(ValueText(value.current(), value.field()),
+                                                        by(value.current_write()))
+                                         : ""});
   }
-  if (response.erasure()) table.Row({FieldText(""), "erased, for ever"});
-  if (response.conflicts() > 0) table.Row({"conflicts", absl::StrCat(response.conflicts())});
+  if (response.conflicts() > 0) table.Row({"conflicts", absl::StrCat(response.conflicts()), ""});
   if (response.settlements() > 0) {
-    table.Row({"settlements", absl::StrCat(response.settlements())});
+    table.Row({"settlements", absl::StrCat(response.settlements()), ""});
   }
-  table.Row({"reason", approval.reason()});
-  table.Row({"since", TimeText(approval.since())});
+  table.Row({"reason", approval.reason(), ""});
+  table.Row({"since", TimeText(approval.since()), ""});
   table.Finish("");
   return absl::OkStatus();
 }
 
 // Approve and reject: both answer what had waited.
 template <typename Request, typename Response>
-absl::Status Decide(Context& context, uint64_t number, const std::string& done,
+absl::Status Decide(Context& context, const std::vector<uint64_t>& numbers, const std::string& done,
                     grpc::Status (Approvals::*method)(grpc::ClientContext*, const Request&,
                                                       Response*)) {
-  Request request;
-  request.set_number(number);
-  CHAPTER_ASSIGN_OR_RETURN(const Response response,
-                           context.client.Call(context.client.approvals(), method, request));
-  const v1::Approval& approval = response.approval();
-  if (context.output.json()) {
-    context.output.Object(ApprovalJson(approval));
-  } else {
-    context.output.Line(absl::StrCat(done, " ", number, ": ", approval.noun(), "/",
-                                     approval.record(), " from ", approval.from()));
+  for (size_t begin = 0; begin < numbers.size(); begin += kPageSize) {
+    Request request;
+    for (size_t i = begin; i < std::min<size_t>(numbers.size(), begin + kPageSize); ++i) {
+      request.add_numbers(numbers[i]);
+    }
+    CHAPTER_ASSIGN_OR_RETURN(const Response response,
+                             context.client.Call(context.client.approvals(), method, request));
+    for (const v1::Approval& approval : response.approvals()) {
+      if (context.output.json()) {
+        context.output.Object(ApprovalJson(approval));
+      } else {
+        context.output.Line(absl::StrCat(done, " ", approval.number(), ": ", approval.noun(), "/",
+                                         approval.record(), " from ", approval.from()));
+      }
+    }
   }
   return absl::OkStatus();
+}
+
+// Of what erases, somebody must say so.
+absl::Status Approve(Context& context, const std::vector<uint64_t>& numbers) {
+  std::vector<std::string> erased;
+  for (const uint64_t number : numbers) {
+    CHAPTER_ASSIGN_OR_RETURN(const v1::GetApprovalResponse response, GetApproval(context, number));
+    const v1::Approval& approval = response.approval();
+    if (approval.erasure()) {
+      erased.push_back(absl::StrCat(approval.noun(), "/", approval.record()));
+    }
+  }
+  if (!erased.empty() && !context.yes) {
+    Terminal& terminal = context.output.terminal();
+    if (!terminal.in_terminal || !terminal.err_terminal) {
+      return UsageError("an erasure is approved with --yes where nobody can be asked");
+    }
+    terminal.err << "Erase " << absl::StrJoin(erased, ", ")
+                 << " for ever, with all that follows? Type yes: " << std::flush;
+    std::string answer;
+    std::getline(terminal.in, answer);
+    if (answer != "yes") return absl::CancelledError("nothing was approved");
+  }
+  return Decide(context, numbers, "approved", &Approvals::Approve);
+}
+
+absl::Status Reject(Context& context, std::vector<uint64_t> numbers, const std::string& from) {
+  if (numbers.empty() == from.empty()) {
+    return UsageError("approvals reject: numbers, or --from CHAPTER/NAME");
+  }
+  if (!from.empty()) {
+    CHAPTER_RETURN_IF_ERROR(EachApproval(context, from, [&](const v1::Approval& approval) {
+      numbers.push_back(approval.number());
+    }));
+    if (numbers.empty()) {
+      context.output.Line(absl::StrCat("nothing of ", from, " waits"));
+      return absl::OkStatus();
+    }
+  }
+  return Decide(context, numbers, "rejected", &Approvals::Reject);
 }
 
 // The commands of a group that take a number.
@@ -362,17 +437,33 @@ void AddRefusedCommands(CLI::App& app, Action& action) {
 
 void AddApprovalCommands(CLI::App& app, Action& action) {
   CLI::App* group = AddGroup(app, "approvals", "at the hub: what waits for headquarters' word");
-  const auto number = std::make_shared<uint64_t>(0);
-  const auto add = NumberCommands(group, number, "the number of what waits", action);
-  group->add_subcommand("list", "shows what waits")->callback([&action] {
-    action = ListApprovals;
+  const auto from = std::make_shared<std::string>();
+  const auto with_from = [from](CLI::App* command) {
+    command->add_option("--from", *from, "of this computer only, CHAPTER/NAME as list shows it");
+    return command;
+  };
+  with_from(group->add_subcommand("list", "shows what waits"))->callback([=, &action] {
+    action = [=](Context& context) { return ListApprovals(context, *from); };
   });
-  add("show", "shows what one would change",
+  const auto number = std::make_shared<uint64_t>(0);
+  NumberCommands(group, number, "the number of what waits", action)(
+      "show", "shows what one would change",
       [=](Context& context) { return ShowApproval(context, *number); });
-  add("approve", "takes it, as if headquarters had written it",
-      [=](Context& context) { return Decide(context, *number, "approved", &Approvals::Approve); });
-  add("reject", "refuses it, for good",
-      [=](Context& context) { return Decide(context, *number, "rejected", &Approvals::Reject); });
+  const auto numbers = std::make_shared<std::vector<uint64_t>>();
+  const auto with_numbers = [numbers](CLI::App* command) {
+    return command->add_option("N", *numbers, "numbers of what waits")
+        ->check(CLI::Range(uint64_t{1}, kNumberMax));
+  };
+  CLI::App* approve =
+      group->add_subcommand("approve", "takes it, as if headquarters had written it");
+  with_numbers(approve)->required();
+  approve->callback(
+      [=, &action] { action = [=](Context& context) { return Approve(context, *numbers); }; });
+  CLI::App* reject = with_from(group->add_subcommand("reject", "refuses it, for good"));
+  with_numbers(reject);
+  reject->callback([=, &action] {
+    action = [=](Context& context) { return Reject(context, *numbers, *from); };
+  });
 }
 
 }  // namespace chaptersync::ctl

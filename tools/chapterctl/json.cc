@@ -295,15 +295,25 @@ Json ApprovalJson(const v1::Approval& approval) {
   out["from"] = approval.from();
   out["reason"] = approval.reason();
   out["since"] = TimeJson(approval.has_since(), approval.since());
+  out["erasure"] = approval.erasure();
+  out["fields"] = Json::array();
+  for (const std::string& field : approval.fields()) out["fields"].push_back(field);
   return out;
 }
 
 Json ApprovalNewsJson(const v1::GetApprovalResponse& response) {
   Json out = ApprovalJson(response.approval());
-  out["fields"] = StructJson(response.fields());
+  out["values"] = Json::array();
+  for (const v1::PushedValue& value : response.values()) {
+    out["values"].push_back(Json{
+        {"field", value.field()},
+        {"value", ValueJson(value.value())},
+        {"write", WriteJson(value.write())},
+        {"current", ValueJson(value.current())},
+        {"current_write", value.has_current_write() ? WriteJson(value.current_write()) : Json()}});
+  }
   out["conflicts"] = response.conflicts();
   out["settlements"] = response.settlements();
-  out["erasure"] = response.erasure();
   return out;
 }
 

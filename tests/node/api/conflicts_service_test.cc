@@ -307,9 +307,12 @@ TEST_F(ConflictsTest, AChapterWritesNoFieldOfHeadquartersBySettling) {
     if (conflict.field() == "degrees.first") id = conflict.id();
   }
   ASSERT_FALSE(id.empty());
-  const grpc::Status status = Settle(id, v1::SETTLEMENT_CHOICE_TAKE);
-  EXPECT_EQ(status.error_code(), grpc::StatusCode::PERMISSION_DENIED);
-  EXPECT_THAT(status.error_message(), HasSubstr("field 'degrees.first'"));
+  for (const auto choice : {v1::SETTLEMENT_CHOICE_TAKE, v1::SETTLEMENT_CHOICE_KEEP}) {
+    const grpc::Status status = Settle(id, choice);
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::PERMISSION_DENIED) << choice;
+    EXPECT_THAT(status.error_message(), HasSubstr("field 'degrees.first'"));
+  }
+  EXPECT_FALSE(List(v1::CONFLICT_STATE_OPEN).empty());
 }
 
 TEST_F(ConflictsTest, AChoiceMustBeSaid) {

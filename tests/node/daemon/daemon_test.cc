@@ -14,8 +14,10 @@
 #include <vector>
 
 #include <gmock/gmock.h>
+#include <google/protobuf/util/message_differencer.h>
 #include <gtest/gtest.h>
 
+#include "node/api/limits.h"
 #include "node/daemon/engine_watch.h"
 #include "storage/engine/memory_engine.h"
 #include "tests/node/sync/sync_fixture.h"
@@ -278,6 +280,24 @@ class ApprovalsTest : public LocalServerTest {
     storage::RecordUpdate update;
     update.state = site_.replica->Read(NoteKey(number))->record;
     update.state.Erase();
+    Push(node, number, update);
+  }
+  // It has another text for a note that was never in italy.
+  void PushText(const storage::NodeId& node, uint32_t number, const std::string& text) {
+    ASSERT_TRUE(site_.Put(number, "oslo", "here").ok());
+    storage::RecordUpdate update;
+    const storage::Record mine = site_.replica->Read(NoteKey(number))->record;
+    for (storage::Cell cell : mine.cells) {
+      if (cell.path.field != kNoteText) continue;
+      cell.version = {{cell.version.time.ticks + 1}, State().replica};
+      cell.actor = "milan@italy";
+      cell.value = WireText(kNoteText, text);
+      update.state.seen.Advance(cell.version);
+      update.state.cells.push_back(std::move(cell));
+    }
+    Push(node, number, update);
+  }
+  void Push(const storage::NodeId& node, uint32_t number, const storage::RecordUpdate& update) {
     storage::ApplyRequest push;
     push.peer.node = node;
     push.peer.replica = State().replica;
@@ -302,18 +322,18 @@ class ApprovalsTest : public LocalServerTest {
     grpc::ClientContext context;
     v1::ApproveRequest request;
     v1::ApproveResponse response;
-    request.set_number(number);
+    request.add_numbers(number);
     const grpc::Status status = approvals_->Approve(&context, request, &response);
-    if (approval != nullptr) *approval = response.approval();
+    if (approval != nullptr && response.approvals_size() > 0) *approval = response.approvals(0);
     return status;
   }
   grpc::Status Reject(uint64_t number, v1::Approval* approval = nullptr) {
     grpc::ClientContext context;
     v1::RejectRequest request;
     v1::RejectResponse response;
-    request.set_number(number);
+    request.add_numbers(number);
     const grpc::Status status = approvals_->Reject(&context, request, &response);
-    if (approval != nullptr) *approval = response.approval();
+    if (approval != nullptr && response.approvals_size() > 0) *approval = response.approvals(0);
     return status;
   }
 
@@ -538,10 +558,22 @@ TEST_F(ApprovalsTest, OneIsShownWithWhatItWouldChange) {
   request.set_number(1);
   ASSERT_TRUE(approvals_->GetApproval(&context, request, &response).ok());
   EXPECT_EQ(response.approval().from(), "italy/desk");
-  EXPECT_TRUE(response.erasure());
-  EXPECT_EQ(response.fields().fields_size(), 0);
-  grpc::ClientContext second;
+  EXPECT_TRUE(response.approval().erasure());
+  EXPECT_EQ(response.values_size(), 0);
+  PushText(known_, 2, "there");
+  grpc::ClientContext text;
   request.set_number(2);
+  ASSERT_TRUE(approvals_->GetApproval(&text, request, &response).ok());
+  EXPECT_FALSE(response.approval().erasure());
+  ASSERT_EQ(response.values_size(), 1);
+  const v1::PushedValue& value = response.values(0);
+  EXPECT_EQ(value.write().actor(), "milan@italy");
+  EXPECT_TRUE(value.has_current_write()) << "what stands is shown as well, and who wrote it";
+  EXPECT_NE(value.current_write().actor(), value.write().actor());
+  EXPECT_FALSE(google::protobuf::util::MessageDifferencer::Equals(value.value(), value.current()));
+  EXPECT_THAT(response.approval().fields(), ElementsAre(value.field()));
+  grpc::ClientContext second;
+  request.set_number(3);
   EXPECT_EQ(approvals_->GetApproval(&second, request, &response).error_code(),
             grpc::StatusCode::NOT_FOUND);
 }
@@ -569,6 +601,31 @@ TEST_F(ApprovalsTest, ADecisionIsTakenOnceAndTheNodeBeginsAnew) {
     EXPECT_EQ(Reject(number).error_code(), grpc::StatusCode::NOT_FOUND) << number;
   }
   EXPECT_EQ(roster_.restarted.size(), 2u) << "nothing was decided, and a session ended";
+}
+
+TEST_F(ApprovalsTest, SeveralAreDecidedAtOnce) {
+  Serve(&roster_);
+  for (uint32_t i = 1; i <= 3; ++i) PushErased(known_, i);
+  grpc::ClientContext context;
+  v1::ApproveRequest request;
+  v1::ApproveResponse response;
+  for (const uint64_t number : {1, 3, 9, 2}) request.add_numbers(number);
+  const grpc::Status status = approvals_->Approve(&context, request, &response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_THAT(status.error_message(), HasSubstr("number 9"));
+  EXPECT_THAT(status.error_message(), HasSubstr("2 of those given were approved before it"));
+  EXPECT_TRUE(Erased(1));
+  EXPECT_FALSE(Erased(2));
+  EXPECT_TRUE(Erased(3));
+  EXPECT_THAT(roster_.restarted, ElementsAre(known_)) << "once for all of them";
+  for (const int count : {0, kPageSizeMax + 1}) {
+    grpc::ClientContext other;
+    request.clear_numbers();
+    for (int i = 0; i < count; ++i) request.add_numbers(2);
+    EXPECT_EQ(approvals_->Approve(&other, request, &response).error_code(),
+              grpc::StatusCode::INVALID_ARGUMENT);
+  }
+  EXPECT_FALSE(Erased(2));
 }
 
 TEST_F(ApprovalsTest, AreAtTheHubOnly) {

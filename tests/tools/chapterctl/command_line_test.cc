@@ -102,6 +102,8 @@ class CommandLineTest : public testing::Test {
     approval.set_from(from);
     approval.set_reason("it was erased");
     approval.mutable_since()->set_seconds(1'750'000'000);
+    approval.add_fields("employer");
+    approval.add_fields("notes");
   }
 
   FakeDaemon daemon_;
@@ -118,7 +120,10 @@ TEST_F(CommandLineTest, WrongWordsAreOneLineAndExit2) {
       {{"approvals", "settle"}, "chapterctl: unknown command 'approvals settle'"},
       {{"approvals", "approve"}, "chapterctl: approvals approve: N"},
       {{"approvals", "approve", "0"}, "chapterctl: approvals approve: N"},
-      {{"approvals", "reject", "1", "2"}, "chapterctl: unexpected word '2' after approvals reject"},
+      {{"approvals", "reject", "1", "two"}, "chapterctl: approvals reject: N"},
+      {{"approvals", "reject"}, "chapterctl: approvals reject: numbers, or --from CHAPTER/NAME"},
+      {{"approvals", "reject", "1", "--from", "italy/desk"},
+       "chapterctl: approvals reject: numbers, or --from CHAPTER/NAME"},
       {{"members", "frobnicate"}, "chapterctl: unknown command 'members frobnicate'"},
       {{"unicorns", "list"}, "chapterctl: unknown command 'unicorns'"},
       {{}, "chapterctl: which command?"},
@@ -367,27 +372,36 @@ TEST_F(CommandLineTest, WhatWaitsIsListed) {
   EXPECT_THAT(out_,
               StartsWith(absl::StrCat("{\"number\":2,\"noun\":\"members\",\"record\":\"", kIdA,
                                       "\",\"from\":\"italy/desk\",\"reason\":\"it was erased\","
-                                      "\"since\":\"2025-06-15T15:06:40.000Z\"}\n{\"number\":3,")));
+                                      "\"since\":\"2025-06-15T15:06:40.000Z\",\"erasure\":false,"
+                                      "\"fields\":[\"employer\",\"notes\"]}\n{\"number\":3,")));
   EXPECT_EQ(std::count(out_.begin(), out_.end(), '\n'), 3);
   EXPECT_EQ(Run({"--output", "csv", "approvals", "list"}), 0);
-  EXPECT_THAT(out_,
-              StartsWith(absl::StrCat("number,noun,record,from,reason,since\n2,members,", kIdA,
-                                      ",italy/desk,it was erased,2025-06-15T15:06:40.000Z\n")));
+  EXPECT_THAT(out_, StartsWith(absl::StrCat(
+                        "number,noun,record,from,what,reason,since\n2,members,", kIdA,
+                        ",italy/desk,employer notes,it was erased,2025-06-15T15:06:40.000Z\n")));
   EXPECT_EQ(Run({"approvals", "list"}), 0);
   EXPECT_THAT(out_, HasSubstr("it was erased"));
+  AddApproval(8, "oslo/desk");
+  EXPECT_EQ(Run({"--output", "csv", "approvals", "list", "--from", "oslo/desk"}), 0);
+  EXPECT_EQ(std::count(out_.begin(), out_.end(), '\n'), 2) << out_;
 }
 
 TEST_F(CommandLineTest, WhatOneWouldChangeIsShown) {
   AddApproval(7, "italy/desk");
+  daemon_.approvals.waiting[7].set_erasure(true);
   EXPECT_EQ(Run({"approvals", "show", "7"}), 0) << err_;
-  for (const char* part : {"italy/desk", "employer", "Globex", "erased, for ever", "settlements"}) {
+  for (const char* part : {"italy/desk", "employer", "Globex (milan", "Initech (registrar",
+                           "erased, for ever", "settlements"}) {
     EXPECT_THAT(out_, HasSubstr(part));
   }
   EXPECT_THAT(out_, Not(HasSubstr("conflicts")));
   EXPECT_EQ(Run({"--output", "json", "approvals", "show", "7"}), 0) << err_;
   EXPECT_THAT(out_,
-              HasSubstr("\"fields\":{\"employer\":\"Globex\"},\"conflicts\":0,\"settlements\":2,"
-                        "\"erasure\":true}"));
+              HasSubstr("\"values\":[{\"field\":\"employer\",\"value\":\"Globex\",\"write\":{"));
+  EXPECT_THAT(out_,
+              HasSubstr("\"current\":\"Initech\",\"current_write\":{\"actor\":\"registrar\""));
+  EXPECT_THAT(out_, EndsWith("\"current\":null,\"current_write\":null}],\"conflicts\":0,"
+                             "\"settlements\":2}\n"));
   EXPECT_EQ(Run({"approvals", "show", "8"}), 3);
 }
 
@@ -410,6 +424,35 @@ TEST_F(CommandLineTest, WhatWaitsIsApprovedOrRejectedByItsNumber) {
     EXPECT_EQ(err_, "chapterctl: this is a node\n");
   }
   EXPECT_EQ(Run({"approvals", "list"}), 4);
+}
+
+TEST_F(CommandLineTest, SeveralAreDecidedInOneCall) {
+  for (const uint64_t number : {1, 2, 3, 4, 5}) {
+    AddApproval(number, number == 4 ? "oslo/desk" : "italy/desk");
+  }
+  EXPECT_EQ(Run({"approvals", "approve", "2", "1"}), 0) << err_;
+  EXPECT_THAT(daemon_.approvals.approved, ElementsAre(2, 1));
+  EXPECT_EQ(daemon_.approvals.calls, 1u) << "the computer's session begins anew once";
+  EXPECT_EQ(Run({"approvals", "reject", "--from", "italy/desk"}), 0) << err_;
+  EXPECT_THAT(daemon_.approvals.rejected, ElementsAre(3, 5));
+  EXPECT_EQ(daemon_.approvals.calls, 2u);
+  EXPECT_EQ(Run({"approvals", "reject", "--from", "italy/desk"}), 0) << err_;
+  EXPECT_EQ(out_, "nothing of italy/desk waits\n");
+  EXPECT_EQ(daemon_.approvals.waiting.size(), 1u);
+}
+
+TEST_F(CommandLineTest, AnErasureIsApprovedOnlyWhereSomebodySaysSo) {
+  for (const uint64_t number : {1, 2}) AddApproval(number, "italy/desk");
+  daemon_.approvals.waiting[2].set_erasure(true);
+  EXPECT_EQ(Run({"approvals", "approve", "1", "2"}), 2);
+  EXPECT_THAT(err_, HasSubstr("an erasure is approved with --yes where nobody can be asked"));
+  EXPECT_TRUE(daemon_.approvals.approved.empty()) << "neither of them";
+  at_terminal_ = true;
+  EXPECT_EQ(Run({"approvals", "approve", "1", "2"}, "no\n"), 1);
+  EXPECT_THAT(err_, HasSubstr(absl::StrCat("Erase members/", kIdA, " for ever")));
+  EXPECT_TRUE(daemon_.approvals.approved.empty());
+  EXPECT_EQ(Run({"approvals", "approve", "1", "2"}, "yes\n"), 0) << err_;
+  EXPECT_THAT(daemon_.approvals.approved, ElementsAre(1, 2));
 }
 
 TEST_F(CommandLineTest, AConflictsThirdValueIsReadAsItsField) {

@@ -191,37 +191,47 @@ grpc::Status FakeApprovals::GetApproval(grpc::ServerContext*, const v1::GetAppro
   const auto it = waiting.find(request->number());
   if (it == waiting.end()) return {grpc::StatusCode::NOT_FOUND, "nothing of that number waits"};
   *response->mutable_approval() = it->second;
-  (*response->mutable_fields()->mutable_fields())["employer"].set_string_value("Globex");
+  v1::PushedValue& value = *response->add_values();
+  value.set_field("employer");
+  value.mutable_value()->set_string_value("Globex");
+  value.mutable_write()->set_actor("milan");
+  value.mutable_current()->set_string_value("Initech");
+  value.mutable_current_write()->set_actor("registrar");
+  value = *response->add_values();
+  value.set_field("notes");
+  value.mutable_value()->set_string_value("new there");
+  value.mutable_current()->set_null_value(google::protobuf::NULL_VALUE);
   response->set_settlements(2);
-  response->set_erasure(true);
   return grpc::Status::OK;
 }
 
 grpc::Status FakeApprovals::Approve(grpc::ServerContext* context, const v1::ApproveRequest* request,
                                     v1::ApproveResponse* response) {
-  const grpc::Status status = Take(*context, request->number(), *response->mutable_approval());
-  if (status.ok()) approved.push_back(request->number());
-  return status;
+  return Take(*context, request->numbers(), approved, *response->mutable_approvals());
 }
 
 grpc::Status FakeApprovals::Reject(grpc::ServerContext* context, const v1::RejectRequest* request,
                                    v1::RejectResponse* response) {
-  const grpc::Status status = Take(*context, request->number(), *response->mutable_approval());
-  if (status.ok()) rejected.push_back(request->number());
-  return status;
+  return Take(*context, request->numbers(), rejected, *response->mutable_approvals());
 }
 
-grpc::Status FakeApprovals::Take(const grpc::ServerContext& context, uint64_t number,
-                                 v1::Approval& approval) {
+grpc::Status FakeApprovals::Take(const grpc::ServerContext& context,
+                                 const google::protobuf::RepeatedField<uint64_t>& numbers,
+                                 std::vector<uint64_t>& decided,
+                                 google::protobuf::RepeatedPtrField<v1::Approval>& approvals) {
   if (!failure.ok()) return failure;
-  const auto it = waiting.find(number);
-  if (it == waiting.end()) {
-    return {grpc::StatusCode::NOT_FOUND,
-            absl::StrCat("nothing of number ", number, " waits for headquarters' word")};
+  ++calls;
+  for (const uint64_t number : numbers) {
+    const auto it = waiting.find(number);
+    if (it == waiting.end()) {
+      return {grpc::StatusCode::NOT_FOUND,
+              absl::StrCat("nothing of number ", number, " waits for headquarters' word")};
+    }
+    actors.push_back(ActorOf(context));
+    decided.push_back(number);
+    *approvals.Add() = it->second;
+    waiting.erase(it);
   }
-  actors.push_back(ActorOf(context));
-  approval = it->second;
-  waiting.erase(it);
   return grpc::Status::OK;
 }
 

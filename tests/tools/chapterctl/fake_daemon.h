@@ -71,11 +71,12 @@ class FakeApprovals final : public v1::ApprovalsService::Service {
   std::vector<uint64_t> approved;
   std::vector<uint64_t> rejected;
   std::vector<std::string> actors;  // of decisions
+  size_t calls = 0;                 // that decide
   grpc::Status failure;             // of every call
 
   grpc::Status ListApprovals(grpc::ServerContext*, const v1::ListApprovalsRequest*,
                              v1::ListApprovalsResponse*) override;
-  // With one field and an erasure.
+  // With two values, of which one is new.
   grpc::Status GetApproval(grpc::ServerContext*, const v1::GetApprovalRequest*,
                            v1::GetApprovalResponse*) override;
   grpc::Status Approve(grpc::ServerContext*, const v1::ApproveRequest*,
@@ -83,7 +84,10 @@ class FakeApprovals final : public v1::ApprovalsService::Service {
   grpc::Status Reject(grpc::ServerContext*, const v1::RejectRequest*, v1::RejectResponse*) override;
 
  private:
-  grpc::Status Take(const grpc::ServerContext& context, uint64_t number, v1::Approval& approval);
+  grpc::Status Take(const grpc::ServerContext& context,
+                    const google::protobuf::RepeatedField<uint64_t>& numbers,
+                    std::vector<uint64_t>& decided,
+                    google::protobuf::RepeatedPtrField<v1::Approval>& approvals);
 };
 
 class FakeDaemon {
