@@ -127,7 +127,7 @@ absl::Status ConflictsService::List(const v1::ListConflictsRequest& request,
       shown.push_back(Show(ref));
       shown_bytes += shown.back().ByteSizeLong();
     }
-    if (bytes + shown_bytes > kPageBytesMax) {
+    if (bytes + shown_bytes > kAnswerBytesMax) {
       // One by one up to the limit; one alone is always answered.
       if (read.size() > 1) {
         read_count = 1;

@@ -16,9 +16,9 @@ inline constexpr int kPageSizeDefault = 100;
 inline constexpr int kPageSizeMax = 1000;
 // Bytes of a page: more items are for the next one. With one record on top it
 // stays below what gRPC's clients take by default.
-inline constexpr size_t kPageBytesMax = 2 << 20;
+inline constexpr size_t kAnswerBytesMax = 2 << 20;
 inline constexpr size_t kClientMessageBytesMax = 4 << 20;
-static_assert(kPageBytesMax + 2 * storage::kRecordBytesMax <= kClientMessageBytesMax);
+static_assert(kAnswerBytesMax + 2 * storage::kRecordBytesMax <= kClientMessageBytesMax);
 // Records that one list call looks at when it filters: bounds its time.
 inline constexpr size_t kListScanMax = 2000;
 // Records read at once, and held in memory, while listing.

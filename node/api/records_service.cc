@@ -509,7 +509,7 @@ absl::Status RecordsService::List(const v1::ListRecordsRequest& request,
         const size_t size = shown.ByteSizeLong();
         // This one begins the next page.
         const bool full = static_cast<size_t>(response.records_size()) == page_size ||
-                          (response.records_size() > 0 && bytes + size > kPageBytesMax);
+                          (response.records_size() > 0 && bytes + size > kAnswerBytesMax);
         if (full) {
           response.set_next_page_token(MakePageToken(bound, IdBytes(*after)));
           return absl::OkStatus();

@@ -58,7 +58,7 @@ absl::Status RefusedService::List(const v1::ListRefusedRequest& request,
       v1::RefusedWrite shown = Show(refused);
       const size_t size = shown.ByteSizeLong();
       const bool full = static_cast<size_t>(response.refused_size()) == page_size ||
-                        (response.refused_size() > 0 && bytes + size > kPageBytesMax);
+                        (response.refused_size() > 0 && bytes + size > kAnswerBytesMax);
       if (full) {
         response.set_next_page_token(MakePageToken(kQuery, absl::StrCat(after)));
         return absl::OkStatus();

@@ -81,7 +81,7 @@ absl::Status ApprovalsServiceServer::List(const v1::ListApprovalsRequest& reques
     v1::Approval shown = Show(*news, names);
     const size_t size = shown.ByteSizeLong();
     const bool full = static_cast<size_t>(response.approvals_size()) == page_size ||
-                      (response.approvals_size() > 0 && bytes + size > kPageBytesMax);
+                      (response.approvals_size() > 0 && bytes + size > kAnswerBytesMax);
     if (full) {
       response.set_next_page_token(MakePageToken(kQuery, absl::StrCat(after)));
       break;
