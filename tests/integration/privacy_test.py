@@ -18,38 +18,10 @@ import subprocess
 import unittest
 from typing import Dict, Iterator, List, Set, Tuple
 
+from files import MANIFEST, RAW, SST, WAL, contents, need_tools, scan
 from harness import Failure, FederationTest, wait_until
 
 MOVE_SECONDS = 60.0
-
-
-def tool_output(*command: str) -> bytes:
-    """What one of RocksDB's tools printed; nothing where its file is gone meanwhile."""
-    return subprocess.run(command, capture_output=True, timeout=60, check=False).stdout
-
-
-def unhexed(printed: bytes) -> bytes:
-    """The bytes that a tool printed in hexadecimal."""
-    return b"\n".join(bytes.fromhex(word.decode()) for word in re.findall(rb"(?:0x)?((?:[0-9A-Fa-f]{2}){4,})", printed))
-
-
-def contents(folder: str) -> Iterator[Tuple[str, str, bytes]]:
-    """Every file below a folder: its path, how it was read ("raw" or a tool's name), and its bytes."""
-    for root, _, files in os.walk(folder):
-        for name in files:
-            path = os.path.join(root, name)
-            try:
-                with open(path, "rb") as file:
-                    yield path, "raw", file.read()
-            except (FileNotFoundError, OSError):
-                continue  # a socket, or gone meanwhile
-            if name.endswith(".sst"):
-                yield path, "sst_dump", unhexed(tool_output("sst_dump", f"--file={path}", "--command=scan", "--output_hex"))
-            elif name.endswith(".log") and os.path.basename(root) == "db":
-                yield path, "dump_wal", unhexed(tool_output("ldb", "dump_wal", f"--walfile={path}", "--print_value"))
-            elif name.startswith("MANIFEST"):
-                yield path, "manifest_dump", unhexed(
-                    tool_output("ldb", "manifest_dump", f"--path={path}", "--hex", "--verbose"))
 
 
 class PrivacyTest(FederationTest):

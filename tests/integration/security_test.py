@@ -3,15 +3,16 @@
 #
 # Strangers, thieves and guessers against real processes: who has no certificate, or not
 # the right one, gets nothing and disturbs nobody, and who was revoked is out at once.
-# Needs the openssl program.
+# Needs the openssl program, and rocksdb-tools.
 """Who may come to a hub, and what happens to who may not."""
 
+import base64
 import datetime
+import hashlib
 import json
 import os
 import re
 import resource
-import shutil
 import socket
 import ssl
 import struct
@@ -20,17 +21,17 @@ import time
 import unittest
 import uuid
 import zlib
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Set, Tuple
 
-from harness import PROGRAMS, Failure, FederationTest, wait_until
-from federation import Daemon
+from files import SST, contents, need_tools
+from harness import PROGRAMS, UNREACHABLE, Failure, StrangerTest, wait_until
 
 DAY_MS = 24 * 3600 * 1000
 # Whether the programs are built with a sanitizer, which needs memory of its own.
 with open(os.path.join(PROGRAMS, "chapter-hub"), "rb") as program:
     SANITIZED = b"__asan_init" in program.read()
 OK, CANCELLED, DENIED, EXHAUSTED, UNAVAILABLE, UNAUTHENTICATED = 0, 1, 7, 8, 14, 16
-REFUSED, UNREACHABLE = 4, 5
+FAILED, USAGE, REFUSED = 1, 2, 4
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
@@ -101,77 +102,10 @@ def address_of(text: str) -> Tuple[str, int]:
     return host, int(port)
 
 
-class StrangerTest(FederationTest):
-    """What strangers do at a hub, and how folders stand."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.hub = self.federation.endpoints("hq")["sync"]
-        self.authority = self.file("hq", "authority.pem")
-
-    def file(self, name: str, file: str) -> str:
-        """A file of a data folder."""
-        return os.path.join(self.federation.data(name), file)
-
-    def node_id(self, name: str) -> str:
-        """The node's id, as its folder has it."""
-        with open(self.file(name, "chaptersync.json"), encoding="utf-8") as file:
-            return str(json.load(file)["node"])
-
-    def stranger(self, identity: str, *command: str) -> Dict[str, Any]:
-        """What the stranger was answered."""
-        code, out, error = self.federation.run(
-            [os.path.join(PROGRAMS, "stranger"), self.hub, self.authority, identity, *command])
-        self.assertEqual(code, 0, error)
-        return dict(json.loads(out))
-
-    def openssl(self, *arguments: str) -> str:
-        """Runs openssl; what it printed on both."""
-        done = subprocess.run(["openssl", *arguments], input=b"", capture_output=True, timeout=30, check=False)
-        return done.stdout.decode(errors="replace") + done.stderr.decode(errors="replace")
-
-    def logged(self, name: str, line: str) -> float:
-        """When a daemon logged the first line that matches, in seconds."""
-        with open(self.federation.daemons[name].log, encoding="utf-8", errors="replace") as file:
-            for text in file:
-                if re.search(line, text):
-                    return datetime.datetime.fromisoformat(re.sub(r"([+-]\d\d)(\d\d)$", r"\1:\2", text.split()[0])).timestamp()
-        raise Failure(f"no line of {name}'s log matches '{line}'")
-
-    def connected(self, name: str) -> bool:
-        """Whether a node is in a session."""
-        return any(row["connected"] for row in self.federation.rows(name, "sync", "status"))
-
-    def sync_fails(self, name: str, why: str) -> str:
-        """Waits until a node says that it is in no session, and `why`; the whole text."""
-        said = [""]
-
-        def says() -> bool:
-            code, _, said[0] = self.federation.ctl(name, "sync", "now", "--timeout", "1s", output="table")
-            return code == UNREACHABLE and why in said[0]
-
-        try:
-            wait_until(says, f"'{why}'", 30)
-        except Failure as failure:
-            raise Failure(f"{failure}; it said: {said[0]}") from failure
-        return said[0]
-
-    def join(self, name: str, invitation: Dict[str, Any]) -> Tuple[int, str, str]:
-        """Joins with an invitation as it is given."""
-        return self.federation.run([self.federation.program("chapter-node"), "join", "--data", self.federation.data(name),
-                                    "--invitation", "-"], stdin=json.dumps(invitation))
-
-
 class SecurityTest(StrangerTest):
     """A hub and Italy's node; Toronto's folder is the thief's."""
 
     nodes: List[str] = ["italy"]
-
-    def works_on(self) -> None:
-        """Italy writes, and the hub has it."""
-        member = self.create("italy", "members", f"employer=E{time.monotonic_ns()}")
-        self.federation.must("italy", "sync", "now", "--timeout", "30s")
-        self.assertEqual(self.get("hq", "members", member)["id"], member)
 
     # --- Certificates. ---
 
@@ -324,40 +258,16 @@ class SecurityTest(StrangerTest):
                 answer = b""
             self.assertNotEqual(answer[3:4], b"\x04", "no HTTP/2 without TLS")
 
-    def test_secrets_are_nobody_elses(self) -> None:
+    def test_whose_keys_are_where(self) -> None:
         for name, file in (("hq", "authority.key"), ("hq", "identity.pem"), ("italy", "identity.pem")):
             self.assertEqual(os.stat(self.file(name, file)).st_mode & 0o777, 0o600)
+            self.assertEqual(os.stat(self.federation.data(name)).st_mode & 0o777, 0o700)
         self.assertFalse(os.path.exists(self.file("italy", "authority.key")))
-        invitation = json.loads(self.federation.must("hq", "chapters", "invite", "toronto", output="table"))
-        code, _, error = self.join("toronto", {**invitation, "code": "0" * 64})
-        self.assertEqual(code, REFUSED, error)
-        code, _, error = self.join("toronto", invitation)
-        self.assertEqual(code, 0, error)
-        secrets = [invitation["code"]]
-        for name, key in (("hq", "identity.pem"), ("hq", "authority.key"), ("italy", "identity.pem"), ("toronto", "identity.pem")):
-            with open(self.file(name, key), encoding="utf-8") as file:
-                secrets += [line for line in file.read().split("-----BEGIN CERTIFICATE")[0].splitlines() if len(line) > 60]
-        self.assertGreaterEqual(len(secrets), 9)
-        for name, daemon in self.federation.daemons.items():
-            with open(daemon.log, encoding="utf-8", errors="replace") as file:
-                log = file.read()
-            process = daemon.process
-            assert process is not None
-            with open(f"/proc/{process.pid}/cmdline", encoding="utf-8") as file:
-                log += file.read()
-            with open(f"/proc/{process.pid}/environ", encoding="utf-8") as file:
-                log += file.read()
-            for secret in secrets:
-                self.assertNotIn(secret, log, name)
-        # And in the hub's database only its hash.
-        self.federation.daemons["hq"].stop()
-        found = subprocess.run(["grep", "-rFl", invitation["code"], self.federation.data("hq")], capture_output=True, check=False)
-        self.assertEqual(found.stdout, b"")
 
     # --- Invitations. ---
 
     def test_invitations(self) -> None:
-        invitation = json.loads(self.federation.must("hq", "chapters", "invite", "toronto", output="table"))
+        invitation = self.invite("toronto")
         self.federation.make_hub("other", "Another Association")
         misdirected = {**invitation, "hub": self.federation.endpoints("other")["sync"]}
         wrong = [({**invitation, "chapter": "italy"}, "altered"),
@@ -374,7 +284,7 @@ class SecurityTest(StrangerTest):
         self.assertEqual(code, REFUSED)
         self.assertIn("used already", error)
         # Revoked with its chapter.
-        open_one = json.loads(self.federation.must("hq", "chapters", "invite", "toronto", output="table"))
+        open_one = self.invite("toronto")
         revoked = self.federation.row("hq", "chapters", "revoke", "toronto")
         self.assertEqual(revoked["invitations"], 1)
         self.assertEqual(revoked["revoked"], [self.node_id("toronto")])
@@ -383,7 +293,7 @@ class SecurityTest(StrangerTest):
         self.assertIn("was revoked", error)
 
     def test_ten_thousand_wrong_invitations(self) -> None:
-        good = json.loads(self.federation.must("hq", "chapters", "invite", "toronto", output="table"))
+        good = self.invite("toronto")
         size = os.path.getsize(self.federation.daemons["hq"].log)
         codes = self.stranger("-", "guess", "10000")["codes"]
         self.assertEqual(sum(codes.values()), 10000)
@@ -411,7 +321,7 @@ class SecurityTest(StrangerTest):
         wait_until(lambda: self.connected("laptop"), "the laptop's session")
         self.federation.must("italy", "sync", "now")
         laptop = self.node_id("laptop")
-        open_one = json.loads(self.federation.must("hq", "chapters", "invite", "italy", output="table"))
+        open_one = self.invite("italy")
         revoked = self.federation.row("hq", "nodes", "revoke", laptop[:12])
         self.assertEqual(revoked, {"revoked": laptop, "invitations": 1})
         wait_until(lambda: not self.connected("laptop"), "the end of the laptop's session", 10)
@@ -535,6 +445,162 @@ class SecurityTest(StrangerTest):
             self.works_on()
 
 
+class SecretsTest(StrangerTest):
+    """Where codes and keys must not be: in whatever programs print, log, or were started with."""
+
+    nodes: List[str] = []
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.said: List[Tuple[str, bytes]] = []  # what each command that was run printed
+        run = self.federation.run
+
+        def kept(command: List[str], *arguments: Any, **others: Any) -> Tuple[int, str, str]:
+            code, out, error = run(command, *arguments, **others)
+            told = error if "invite" in command else out + error  # an invitation is printed there, and nowhere else
+            self.said.append((" ".join(command)[:400], told.encode()))
+            return code, out, error
+
+        # The federation's own calls are kept as well.
+        self.federation.run = kept  # type: ignore[method-assign]
+
+    def found(self, *forms: bytes) -> Set[str]:
+        """Where one of these is: in which command's words, or in which daemon's log, arguments or environment."""
+        sources = list(self.said)
+        for name, daemon in self.federation.daemons.items():
+            with open(daemon.log, "rb") as file:
+                sources.append((f"{name}'s log", file.read()))
+            if daemon.process is not None:
+                for part in ("cmdline", "environ"):
+                    with open(f"/proc/{daemon.process.pid}/{part}", "rb") as file:
+                        sources.append((f"{name}'s {part}", file.read()))
+        return {where for where, text in sources if any(form in text for form in forms)}
+
+    @staticmethod
+    def forms_of(code: str) -> List[bytes]:
+        """An invitation's code in every form that somebody might print."""
+        raw = bytes.fromhex(code)
+        forms = [code.encode(), code.upper().encode(), raw, code.encode().hex().encode()]
+        for octets in (raw, code.encode()):
+            forms += [encode(octets).rstrip(b"=") for encode in (base64.b64encode, base64.urlsafe_b64encode)]
+        return forms
+
+    @staticmethod
+    def forms_of_key(file: str) -> List[bytes]:
+        """A private key of a PEM file: the lines of its text, and the number itself."""
+        with open(file, encoding="utf-8") as opened:
+            text = opened.read()
+        key = re.search(r"-----BEGIN PRIVATE KEY-----\n(.*?)-----END PRIVATE KEY-----", text, re.S)
+        assert key is not None, file
+        der = base64.b64decode(key[1])
+        at = der.index(b"\x02\x01\x01\x04\x20") + 5  # of an EC key: version 1, then 32 octets
+        number = der[at:at + 32]
+        return [line.encode() for line in key[1].splitlines()] + [number, number.hex().encode(), number.hex().upper().encode()]
+
+    def fails(self, invitation: Dict[str, Any], exit_code: int, why: str, name: str = "second", *options: str) -> None:
+        """Joining fails, with this in one line."""
+        code, out, error = self.federation.run([self.federation.program("chapter-node"), "join", "--data",
+                                                self.federation.data(name), "--invitation", "-", *options],
+                                               stdin=json.dumps(invitation))
+        self.assertEqual((code, out), (exit_code, ""), error)
+        self.assertIn(why, error)
+        self.assertEqual(len(error.strip().splitlines()), 1, error)
+
+    def test_no_secret_is_printed_or_logged(self) -> None:
+        marker = f"zq{uuid.uuid4().hex}qz"
+        codes: List[str] = []
+
+        def invite(chapter: str) -> Dict[str, Any]:
+            invitation = self.invite(chapter)
+            codes.append(invitation["code"])
+            return invitation
+
+        os.environ["CHAPTERSYNC_MARKER"] = marker
+        self.addCleanup(os.environ.pop, "CHAPTERSYNC_MARKER", None)
+        self.federation.make_hub("other", marker)  # with its init
+        used = invite("toronto")
+        code, _, error = self.join("toronto", used)
+        self.assertEqual(code, 0, error)
+        self.federation.daemons["toronto"] = self.daemon_of("toronto")
+        self.federation.daemons["toronto"].start()
+        self.federation.must("toronto", "sync", "now", "--timeout", "60s")
+        # All that may go wrong with the right code. Five wrong ones may come from one address.
+        late, good = invite("toronto"), invite("italy")
+        self.fails({**good, "hub": self.federation.endpoints("other")["sync"]}, REFUSED, "another federation")
+        self.fails({**good, "authority": "0" * 64}, REFUSED, "another federation")
+        self.fails(good, UNREACHABLE, "nobody answers", "second", "--hub", "127.0.0.1:1")
+        self.fails({**good, "version": 2}, 1, "of version 2")
+        self.fails({**good, "hub": ""}, USAGE, "no invitation")
+        self.fails({**good, "hub": "nowhere"}, USAGE, "nowhere")
+        self.fails(good, 1, "in use by process", "toronto")
+        self.federation.daemons["toronto"].stop()
+        self.fails(good, REFUSED, "join with another folder", "toronto")
+        self.federation.daemons["toronto"].start()
+        self.fails({**good, "chapter": "toronto"}, REFUSED, "altered")
+        self.fails(used, REFUSED, "used already")
+        revoked = invite("italy")
+        self.federation.row("hq", "chapters", "revoke", "italy")
+        self.fails(revoked, REFUSED, "was revoked")
+        file = os.path.join(self.federation.folder, "invitation")
+        with open(file, "w", encoding="utf-8") as out:
+            out.write(json.dumps(good)[:-1])  # not all of it
+        for given in (file, f"{file}.{marker}"):
+            code, _, error = self.federation.run([self.federation.program("chapter-node"), "join", "--data",
+                                                  self.federation.data("second"), "--invitation", given])
+            self.assertNotEqual(code, 0)
+            self.assertIn(given, error)
+        # The hub's clock goes on to where one has ended, and then too many wrong ones come.
+        daemon = self.federation.daemons["hq"]
+        daemon.stop()
+        daemon.environment["CHAPTER_TEST_CLOCK_OFFSET_MS"] = str(8 * DAY_MS)
+        daemon.start()
+        self.fails(late, REFUSED, "past its end")
+        self.stranger("-", "guess", "50")
+        self.fails(good, FAILED, "too many wrong invitations")
+        self.federation.must("hq", "nodes", "list", output="table")
+        self.federation.must("hq", "status", output="table")
+        # The search finds what is there: in words, logs, arguments and the environment.
+        self.assertLessEqual({"other's log", "other's environ", "toronto's environ"}, self.found(marker.encode()))
+        self.assertTrue(any(" join " in where for where in self.found(marker.encode())))
+        self.assertLessEqual({"hq's cmdline", "toronto's cmdline"}, self.found(self.federation.folder.encode()))
+        self.assertLessEqual({"hq's log", "toronto's log"}, self.found(b"serving"))
+        self.assertGreater(len(self.said), 20)
+        self.said.append(("planted", b"is " + codes[0].encode()))
+        self.assertEqual(self.found(*self.forms_of(codes[0])), {"planted"})
+        self.said.pop()
+        for code in codes:
+            self.assertEqual(self.found(*self.forms_of(code)), set(), code)
+        keys = [("hq", "authority.key"), ("hq", "identity.pem"), ("other", "identity.pem"), ("toronto", "identity.pem")]
+        for name, key in keys:
+            self.assertEqual(self.found(*self.forms_of_key(self.file(name, key))), set(), f"the {key} of {name}")
+        # And in the hub's database only its hash, wherever it is: the log, and what was sorted with a restart.
+        daemon.stop()
+        ways: Dict[str, Set[str]] = {}
+        hashed = hashlib.sha256(codes[0].encode()).hexdigest().encode()
+        for _, how, data in contents(self.federation.data("hq")):
+            for what, forms in (("hash", [hashed]), *((code, self.forms_of(code)) for code in codes)):
+                if any(form in data for form in forms):
+                    ways.setdefault(what, set()).add(how)
+        self.assertEqual(set(ways), {"hash"}, ways)
+        self.assertIn(SST, ways["hash"])
+
+    def test_an_invitation_in_place_of_its_file(self) -> None:
+        # The arguments are the user's doing; what the program says of it is not.
+        good = self.invite("italy")
+        pasted = json.dumps(good)
+        for given in (pasted, pasted + "\n", json.dumps(good, indent=2), good["code"]):
+            code, out, error = self.federation.run([self.federation.program("chapter-node"), "join", "--data",
+                                                    self.federation.data("second"), "--invitation", given])
+            self.assertNotEqual(code, 0)
+            self.assertEqual(out, "")
+            self.assertEqual(len(error.strip().splitlines()), 1, "one line")
+            for form in self.forms_of(good["code"]):
+                self.assertFalse(form in error.encode(), "the code is in the error")
+        self.assertRegex(error, r"file.* -")
+        code, _, error = self.join("second", good)
+        self.assertEqual(code, 0, error)
+
+
 class ClockTest(StrangerTest):
     """A hub that was made a hundred days ago, by the clock that the test gives to the programs."""
 
@@ -562,7 +628,7 @@ class ClockTest(StrangerTest):
     def join_in_the_past(self, days: int) -> None:
         """A node of Toronto that joined so many days ago: its invitation is of that time."""
         self.restart("hq", -days * DAY_MS)
-        invitation = json.loads(self.federation.must("hq", "chapters", "invite", "toronto", output="table"))
+        invitation = self.invite("toronto")
         code, _, error = self.join("toronto", invitation)
         self.assertEqual(code, 0, error)
 
@@ -607,16 +673,11 @@ class ClockTest(StrangerTest):
         self.restart("toronto", 0)
         self.federation.must("toronto", "sync", "now", "--timeout", "30s")
 
-    def daemon_of(self, name: str) -> Daemon:
-        """A node's daemon, not started."""
-        return Daemon([self.federation.program("chapter-node"), "serve", "--data", self.federation.data(name)],
-                      self.federation.data(name), os.path.join(self.federation.folder, f"{name}.log"))
-
     def test_a_laptop_whose_clock_is_years_off(self) -> None:
         self.restart("hq", 0)
         for name, years in (("toronto", 2), ("italy", -2)):
             offset_ms = years * 365 * DAY_MS
-            invitation = json.loads(self.federation.must("hq", "chapters", "invite", name, output="table"))
+            invitation = self.invite(name)
             code, _, error = self.join(name, invitation)
             self.assertEqual(code, 0, error)
             self.federation.daemons[name] = self.daemon_of(name)
@@ -647,12 +708,12 @@ class ClockTest(StrangerTest):
         member = self.create("toronto", "members", "employer=Unsent")
         self.assertIn("chapter-node join", self.sync_fails("toronto", "certificate ended on"))
         # A new invitation, on the same folder; what was written meanwhile is not lost.
-        invitation = json.loads(self.federation.must("hq", "chapters", "invite", "toronto", output="table"))
+        invitation = self.invite("toronto")
         code, _, error = self.join("toronto", invitation)
         self.assertNotEqual(code, 0)
         self.assertIn("in use by process", error)
         self.federation.daemons["toronto"].stop()
-        elsewhere = json.loads(self.federation.must("hq", "chapters", "invite", "italy", output="table"))
+        elsewhere = self.invite("italy")
         code, _, error = self.join("toronto", elsewhere)
         self.assertEqual(code, REFUSED, error)
         code, out, error = self.join("toronto", invitation)
@@ -665,6 +726,5 @@ class ClockTest(StrangerTest):
 
 
 if __name__ == "__main__":
-    if shutil.which("openssl") is None:
-        raise Failure("this test needs the openssl program")
+    need_tools("openssl")
     unittest.main()

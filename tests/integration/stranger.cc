@@ -6,6 +6,7 @@
 //   stranger HUB AUTHORITY IDENTITY hello NODE     a session whose Hello names this node
 //   stranger HUB AUTHORITY IDENTITY hub NODE       the same, as a hub
 //   stranger HUB AUTHORITY IDENTITY push JSON      a session that pushes one member, see Push
+//   stranger HUB AUTHORITY IDENTITY talk           a session led by standard input, see Talk
 //   stranger HUB AUTHORITY IDENTITY renew          asks for a new certificate
 //   stranger HUB AUTHORITY IDENTITY guess COUNT    so many wrong invitations, one after another
 //   stranger HUB AUTHORITY IDENTITY hold COUNT     so many calls at once in which nothing is sent
@@ -13,17 +14,22 @@
 // HUB is HOST:PORT; AUTHORITY and IDENTITY are files as in a data folder, and an identity of
 // "-" is none.
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
+#include <iostream>
 #include <map>
 #include <memory>
 #include <sstream>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/escaping.h"
+#include <google/protobuf/util/json_util.h>
 #include <grpcpp/grpcpp.h>
 #include <nlohmann/json.hpp>
 
@@ -95,39 +101,31 @@ int Hello(const std::shared_ptr<grpc::Channel>& channel, const std::string& node
   return Print(Answer(stream->Finish()));
 }
 
-// A member as a whole, in a session of its own. `what` has "node" and "replica" (hexadecimal
-// digits), "member" (a UUID), "fields" (text by number, or by number/key), and, or not, "ahead_ms",
-// "as" (the replica in whose name the fields are), "partial" (true: other fields may be left out)
-// and "erased". Printed: "refused", the refusals with reason and message, "stored", how far the hub
-// said that it has the feed, and "whole", whether it asked for the whole record, once it has said
-// one of these; or how the stream ended.
-int Push(const std::shared_ptr<grpc::Channel>& channel, const nlohmann::json& what) {
-  const auto stub = v1::ReplicationService::NewStub(channel);
-  grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + kPatience);
-  const auto stream = stub->Session(&context);
-  const storage::ReplicaId replica{std::stoull(what.at("replica").get<std::string>(), nullptr, 16)};
-  stream->Write(HelloOf(what.at("node"), replica.value, false));
-  v1::SessionResponse response;
-  if (!stream->Read(&response)) return Print(Answer(stream->Finish()));
-  const v1::Welcome welcome = response.message().welcome();
-
-  const node::EntityType* type = *node::BuiltinEntities().GetByNoun("members");
+// A record's update, as the other side is to take it. `what` has "member" (a UUID), "fields" (by
+// number, or by number/key; a text, or a whole number), and, or not, "noun" (of another entity),
+// "ahead_ms", "partial" (true: other fields may be left out) and "erased". Written under `writer`.
+absl::StatusOr<storage::FeedItem> ItemOf(const nlohmann::json& what, storage::ReplicaId writer,
+                                         uint64_t sequence) {
+  const auto type = node::BuiltinEntities().GetByNoun(what.value("noun", "members"));
+  if (!type.ok()) return type.status();
   const auto id = storage::RecordId::Parse(what.at("member").get<std::string>());
-  if (!id.ok()) return Fail(id.status().ToString());
-  const storage::ReplicaId writer{
-      std::stoull(what.value("as", what.at("replica").get<std::string>()), nullptr, 16)};
+  if (!id.ok()) return id.status();
   const storage::Version version{
       storage::HybridTime::FromWall(NowMs() + what.value("ahead_ms", uint64_t{0})), writer};
   storage::RecordUpdate update;
   update.whole = !what.value("partial", false);
   update.state.erased = what.value("erased", false);
-  for (const auto& [field, text] : what.at("fields").items()) {
+  for (const auto& [field, content] : what.at("fields").items()) {
     const size_t slash = std::min(field.find('/'), field.size());
     const auto number = static_cast<uint32_t>(std::stoul(field.substr(0, slash)));
     std::string value;
-    storage::AppendVarint(uint64_t{number} * 8 + 2, value);  // a field of text on the wire
-    storage::AppendString(text.get<std::string>(), value);
+    if (content.is_string()) {
+      storage::AppendVarint(uint64_t{number} * 8 + 2, value);  // a field of text on the wire
+      storage::AppendString(content.get<std::string>(), value);
+    } else {
+      storage::AppendVarint(uint64_t{number} * 8, value);  // a whole number
+      storage::AppendVarint(content.get<uint64_t>(), value);
+    }
     storage::Cell& cell = update.state.cells.emplace_back();
     cell.path.field = number;
     if (slash < field.size()) cell.path.map_key = field.substr(slash + 1);
@@ -137,16 +135,42 @@ int Push(const std::shared_ptr<grpc::Channel>& channel, const nlohmann::json& wh
   }
   update.state.seen.Advance(version);
   storage::FeedItem item;
-  item.sequence = {welcome.cursor().sequence() + 1};
-  item.key = storage::RecordKey{type->number, *id};
+  item.sequence = {sequence};
+  item.key = storage::RecordKey{(*type)->number, *id};
   item.update = storage::EncodeUpdate(update);
+  return item;
+}
+
+storage::ReplicaId ReplicaOf(const std::string& digits) {
+  return {std::stoull(digits, nullptr, 16)};
+}
+
+// A member as a whole, in a session of its own. `what` is as for ItemOf, with "node" and "replica"
+// (hexadecimal digits) and, or not, "as" (the replica in whose name the fields are). Printed:
+// "refused", the refusals with reason and message, "stored", how far the hub said that it has the
+// feed, and "whole", whether it asked for the whole record, once it has said one of these; or how
+// the stream ended.
+int Push(const std::shared_ptr<grpc::Channel>& channel, const nlohmann::json& what) {
+  const auto stub = v1::ReplicationService::NewStub(channel);
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + kPatience);
+  const auto stream = stub->Session(&context);
+  const std::string replica = what.at("replica");
+  stream->Write(HelloOf(what.at("node"), ReplicaOf(replica).value, false));
+  v1::SessionResponse response;
+  if (!stream->Read(&response)) return Print(Answer(stream->Finish()));
+  const v1::Welcome welcome = response.message().welcome();
+
+  const auto item =
+      ItemOf(what, ReplicaOf(what.value("as", replica)), welcome.cursor().sequence() + 1);
+  if (!item.ok()) return Fail(item.status().ToString());
   v1::SessionRequest request;
   v1::Changes& changes = *request.mutable_message()->mutable_changes();
   changes.set_scope("*");
   changes.set_previous(welcome.cursor().sequence());
-  changes.set_last(item.sequence.value);
+  changes.set_last(item->sequence.value);
   changes.set_mark(1);
-  node::PackRecords({&item}, changes);
+  node::PackRecords({&*item}, changes);
   stream->Write(request);
   uint64_t of_before = welcome.refused();  // they come again first, as nobody has noted them
   while (stream->Read(&response)) {
@@ -161,11 +185,92 @@ int Push(const std::shared_ptr<grpc::Channel>& channel, const nlohmann::json& wh
           {{"reason", v1::RefusalReason_Name(one.reason())}, {"message", one.message()}});
     }
     const bool whole = response.message().has_whole();
-    if (refused.empty() && !whole && stored.through() < item.sequence.value) continue;
+    if (refused.empty() && !whole && stored.through() < item->sequence.value) continue;
     return Print(
         {{"code", 0}, {"stored", stored.through()}, {"refused", refused}, {"whole", whole}});
   }
   return Print(Answer(stream->Finish()));
+}
+
+// What came, as a line of JSON; of Changes also "records", each with its id and its update in
+// base64, as they are once unpacked.
+void PrintMessage(const v1::SyncMessage& message) {
+  std::string text;
+  google::protobuf::util::JsonPrintOptions options;
+  options.preserve_proto_field_names = true;
+  const auto status = google::protobuf::util::MessageToJsonString(message, &text, options);
+  nlohmann::json line =
+      status.ok() ? nlohmann::json::parse(text) : nlohmann::json{{"unreadable", status.ToString()}};
+  if (message.has_changes()) {
+    line["changes"].erase("payload");
+    nlohmann::json& records = line["changes"]["records"] = nlohmann::json::array();
+    const auto unpacked = node::UnpackRecords(message.changes());
+    if (!unpacked.ok()) line["unreadable"] = unpacked.status().ToString();
+    for (size_t i = 0; unpacked.ok() && i < unpacked->size(); ++i) {
+      const storage::InboundRecord& record = (*unpacked)[i];
+      records.push_back(
+          {{"id", record.key.id.ToString()}, {"update", absl::Base64Escape(record.update)}});
+    }
+  }
+  Print(line);
+  std::fflush(stdout);
+}
+
+// A session whose every message is one line of standard input: a SyncMessage in protobuf's JSON, or
+// {"records": [...], "replica": HEX} for Changes with these records, each as for ItemOf ("as" names
+// another replica), in the scope "scope", "*" where none is named. Each message that comes is
+// printed as it comes, then {"code", "message", "at_ms"}: how the stream ended, and when. The end
+// of standard input ends it.
+int Talk(const std::shared_ptr<grpc::Channel>& channel) {
+  const auto stub = v1::ReplicationService::NewStub(channel);
+  grpc::ClientContext context;
+  const auto stream = stub->Session(&context);
+  std::atomic<uint64_t> cursor = 0;
+  std::thread reader([&] {
+    v1::SessionResponse response;
+    while (stream->Read(&response)) {
+      if (response.message().has_welcome())
+        cursor = response.message().welcome().cursor().sequence();
+      PrintMessage(response.message());
+    }
+    nlohmann::json end = Answer(stream->Finish());
+    end["at_ms"] = NowMs();
+    Print(end);
+    std::fflush(stdout);
+    std::_Exit(0);  // standard input may be open still
+  });
+  std::string line;
+  while (std::getline(std::cin, line)) {
+    v1::SessionRequest request;
+    const nlohmann::json what = nlohmann::json::parse(line);
+    if (what.contains("records")) {
+      v1::Changes& changes = *request.mutable_message()->mutable_changes();
+      const uint64_t before = cursor;
+      std::vector<storage::FeedItem> items;
+      for (const nlohmann::json& one : what["records"]) {
+        auto item = ItemOf(one, ReplicaOf(one.value("as", what.at("replica").get<std::string>())),
+                           before + items.size() + 1);
+        if (!item.ok()) return Fail(item.status().ToString());
+        items.push_back(*std::move(item));
+      }
+      std::vector<const storage::FeedItem*> all;
+      for (const storage::FeedItem& item : items) all.push_back(&item);
+      cursor = before + items.size();
+      changes.set_scope(what.value("scope", "*"));
+      changes.set_previous(before);
+      changes.set_last(cursor);
+      changes.set_mark(1);
+      node::PackRecords(all, changes);
+    } else {
+      const auto read =
+          google::protobuf::util::JsonStringToMessage(line, request.mutable_message());
+      if (!read.ok()) return Fail(read.ToString());
+    }
+    stream->Write(request);
+  }
+  context.TryCancel();
+  reader.join();
+  return 0;
 }
 
 // Over a connection that shows the identity, or none where `identity` has no key.
@@ -262,6 +367,7 @@ int Main(int argc, char** argv) {
   const auto channel = grpc::CreateChannel(argv[1], credentials);
   if (command == "hello" || command == "hub") return Hello(channel, argument, command == "hub");
   if (command == "push") return Push(channel, nlohmann::json::parse(argument));
+  if (command == "talk") return Talk(channel);
   if (command == "renew") return Renew(channel, identity);
   if (command == "hold") return Hold(argv[1], credentials, std::atoi(argument.c_str()));
   if (command == "guess") return Guess(channel, std::atoi(argument.c_str()));
