@@ -5,7 +5,6 @@
 """Base classes of the integration tests."""
 
 import base64
-import datetime
 import json
 import os
 import re
@@ -180,18 +179,14 @@ class StrangerTest(FederationTest):
         done = subprocess.run(["openssl", *arguments], input=b"", capture_output=True, timeout=30, check=False)
         return done.stdout.decode(errors="replace") + done.stderr.decode(errors="replace")
 
-    def logged(self, name: str, line: str) -> float:
-        """When a daemon logged the first line that matches, in seconds."""
-        with open(self.federation.daemons[name].log, encoding="utf-8", errors="replace") as file:
-            for text in file:
-                if re.search(line, text):
-                    return datetime.datetime.fromisoformat(re.sub(r"([+-]\d\d)(\d\d)$", r"\1:\2", text.split()[0])).timestamp()
-        raise Failure(f"no line of {name}'s log matches '{line}'")
-
     def log_of(self, name: str) -> str:
         """All that a daemon has logged."""
         with open(self.federation.daemons[name].log, encoding="utf-8", errors="replace") as file:
             return file.read()
+
+    def sessions(self, name: str) -> List[str]:
+        """The names of the sessions that a node has opened, as its log has them."""
+        return re.findall(r"session ([0-9a-f]{16}) with hub \S+: open", self.log_of(name))
 
     def connected(self, name: str) -> bool:
         """Whether a node is in a session."""
