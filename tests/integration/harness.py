@@ -33,6 +33,7 @@ class Talk:
         self.messages: List[Dict[str, Any]] = []  # what came, each with the one key that it is
         self.end: Dict[str, Any] = {}  # code, message, at_ms, once it ended
         self.left = b""
+        self.asked = 1000
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def __enter__(self) -> "Talk":
@@ -65,6 +66,12 @@ class Talk:
         """Reads until the session ends: its code, message and at_ms."""
         self.until(lambda: bool(self.end), "the end of the session")
         return self.end
+
+    def pulse(self) -> None:
+        """Asks for a sign of life, and waits for it."""
+        self.asked += 1
+        self.send(pulse={"asks": str(self.asked)})
+        self.until(lambda: any(pulse.get("answers") == str(self.asked) for pulse in self.of("pulse")), "an answer to a pulse")
 
     def of(self, kind: str) -> List[Dict[str, Any]]:
         """The messages of a kind that came."""

@@ -7,16 +7,17 @@
 """Who may come to a hub, and what happens to who may not."""
 
 import base64
-import datetime
 import hashlib
 import json
 import os
 import re
 import resource
+import shutil
 import socket
 import ssl
 import struct
 import subprocess
+import tempfile
 import time
 import unittest
 import uuid
@@ -26,7 +27,7 @@ from typing import Any, Dict, List, Set, Tuple
 from files import SST, contents, need_tools
 from harness import PROGRAMS, UNREACHABLE, Failure, StrangerTest, wait_until
 
-DAY_MS = 24 * 3600 * 1000
+MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 24 * 3_600_000
 REVOKED = "headquarters has revoked this computer"
 # The promise is a second; a machine may be busy.
 REVOKED_MS_MAX = 10_000
@@ -419,8 +420,7 @@ class SecurityTest(StrangerTest):
                              {"code": DENIED, "message": REVOKED})
         # Toronto's go on: not one of them began anew.
         self.works_on("toronto")
-        theirs.send(pulse={"asks": "77"})
-        theirs.until(lambda: any(pulse.get("answers") == "77" for pulse in theirs.of("pulse")), "an answer")
+        theirs.pulse()
         self.assertEqual(self.sessions("toronto"), sessions)
         self.assertNotIn("ended:", self.log_of("toronto"))
         shown = {row["id"]: (row["revoked"] is not None, row["connected"]) for row in self.federation.rows("hq", "nodes", "list")}
@@ -745,30 +745,6 @@ class ClockTest(StrangerTest):
         self.restart("toronto", 0)
         wait_until(lambda: self.connected("toronto"), "a session with the new certificate")
 
-    def test_a_hub_renews_its_own_while_it_serves(self) -> None:
-        def first(pem: str) -> str:
-            return pem[pem.index("-----BEGIN CERTIFICATE"):pem.index("-----END CERTIFICATE")]
-
-        def shown() -> str:
-            return first(self.openssl("s_client", "-connect", self.hub, "-tls1_3", "-alpn", "h2", "-CAfile", self.authority))
-
-        with open(self.file("hq", "identity.pem"), encoding="utf-8") as file:
-            before = first(file.read())
-        # A little before two thirds of its certificate's life are over.
-        end = datetime.datetime.strptime(self.end_of("hq").split("=")[1].strip(), "%b %d %H:%M:%S %Y %Z")
-        due = end.replace(tzinfo=datetime.timezone.utc).timestamp() - 30 * DAY_MS / 1000
-        self.restart("hq", int((due - 8 - time.time()) * 1000))
-        self.federation.make_node("toronto", "toronto")
-        self.federation.must("toronto", "sync", "now", "--timeout", "30s")
-
-        wait_until(lambda: shown() != before, "another certificate for new connections")
-        self.assertIn("has a new certificate", self.log_of("hq"))  # told only of one that was made while it serves
-        self.assertTrue(self.connected("toronto"))
-        with open(self.federation.daemons["toronto"].log, encoding="utf-8") as file:
-            self.assertEqual(file.read().count("ended:"), 0, "the stream goes on")
-        self.restart("toronto", 0)
-        self.federation.must("toronto", "sync", "now", "--timeout", "30s")
-
     def test_a_laptop_whose_clock_is_years_off(self) -> None:
         self.restart("hq", 0)
         for name, years in (("toronto", 2), ("italy", -2)):
@@ -819,6 +795,106 @@ class ClockTest(StrangerTest):
         self.federation.must("toronto", "sync", "now", "--timeout", "30s")
         self.assertEqual(self.get("hq", "members", member)["employer"], "Unsent")
         self.assertEqual(len([n for n in self.federation.rows("hq", "nodes", "list") if n["chapter"] == "toronto"]), 1)
+
+
+class MovedClockTest(StrangerTest):
+    """All programs read one clock, which the test moves while they run."""
+
+    nodes: List[str] = ["italy"]
+
+    def setUp(self) -> None:
+        folder = tempfile.mkdtemp(prefix="chaptersync-clock-")
+        self.addCleanup(shutil.rmtree, folder, True)
+        self.clock = os.path.join(folder, "offset_ms")
+        self.move(0)
+        os.environ["CHAPTER_TEST_CLOCK_OFFSET_FILE"] = self.clock
+        self.addCleanup(os.environ.pop, "CHAPTER_TEST_CLOCK_OFFSET_FILE", None)
+        super().setUp()
+
+    def move(self, offset_ms: int) -> None:
+        """Sets how far ahead of the machine's the clock of all programs is."""
+        with open(self.clock + ".new", "w", encoding="ascii") as file:
+            file.write(str(offset_ms))
+        os.rename(self.clock + ".new", self.clock)
+
+    def restart_at(self, seconds: float) -> None:
+        """Starts hub and Italy again, at a time in seconds since 1970."""
+        for name in ("italy", "hq"):
+            self.federation.daemons[name].stop()
+        self.move(int((seconds - time.time()) * 1000))
+        for name in ("hq", "italy"):
+            self.federation.daemons[name].start()
+        self.federation.must("italy", "sync", "now", "--timeout", "60s")
+
+    def end_of(self, pem: str) -> int:
+        """When a certificate ends, in seconds since 1970."""
+        return ssl.cert_time_to_seconds(self.openssl("x509", "-noout", "-enddate", "-in", pem).split("=")[1].strip())
+
+    def shown(self) -> str:
+        """The certificate that the hub shows to a new connection: a file with it."""
+        text = self.openssl("s_client", "-connect", self.hub, "-tls1_3", "-alpn", "h2", "-CAfile", self.authority)
+        found = re.search("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n", text, re.S)
+        assert found is not None, text
+        file = os.path.join(self.federation.folder, "shown")
+        with open(file, "w", encoding="ascii") as out:
+            out.write(found[0])
+        return file
+
+    def test_certificates_are_renewed_and_end_while_all_serve(self) -> None:
+        self.federation.make_node("spare", "italy", serve=False)
+        identity, hubs, spare = (self.file(name, "identity.pem") for name in ("italy", "hq", "spare"))
+        keys = [SecretsTest.forms_of_key(file) for file in (hubs, identity)]
+        ends = {file: self.end_of(file) for file in (identity, hubs, spare)}
+        for end in ends.values():
+            self.assertAlmostEqual(end, time.time() + 90 * DAY_MS / 1000, delta=HOUR_MS / 1000)
+        # A minute before two thirds of their lives are over, and two minutes later, which no session takes for silence:
+        # each makes a new key and has it certified, and no stream ends.
+        due = min(ends.values()) - 30 * DAY_MS / 1000
+        self.restart_at(due - 60)
+        sessions = self.sessions("italy")
+        self.move(int((due + 60 - time.time()) * 1000))
+        wait_until(lambda: self.end_of(identity) != ends[identity], "a new certificate of Italy's", 90)
+        wait_until(lambda: self.end_of(self.shown()) != ends[hubs], "a new certificate of the hub's", 90)
+        for file in (identity, self.shown()):
+            self.assertAlmostEqual(self.end_of(file), due + 90 * DAY_MS / 1000, delta=HOUR_MS / 1000)
+        self.assertIn("this computer has a new certificate", self.log_of("italy"))
+        self.works_on()
+        self.assertEqual(self.sessions("italy"), sessions)
+        # Where it is not renewed a stream goes as far as its certificate does, and others go on.
+        self.restart_at(ends[spare] - 60)
+        held, sessions = self.talk("spare"), self.sessions("italy")
+        held.pulse()
+        self.move(int((ends[spare] + 60 - time.time()) * 1000))
+        ended = held.until_end()
+        told = time.strftime("^this computer's certificate ended on %Y-%m-%d[T ]%H:%M", time.gmtime(ends[spare]))
+        self.assertEqual(ended["code"], DENIED, ended)
+        self.assertRegex(ended["message"], told)
+        again = self.stranger(spare, "hello", self.node_id("spare"))
+        self.assertEqual((again["code"], again["message"]), (ended["code"], ended["message"]))
+        self.works_on()
+        self.assertEqual(self.sessions("italy"), sessions)
+        keys += [SecretsTest.forms_of_key(file) for file in (hubs, identity)]
+        self.assertEqual(len({key[0] + key[1] for key in keys}), 4, "each has had two keys")
+        for name in ("hq", "italy"):
+            log = self.log_of(name).encode()
+            self.assertIn(b"has a new certificate", log)
+            self.assertFalse(any(form in log for key in keys for form in key), f"a key is in {name}'s log")
+
+    def test_an_invitation_past_its_end(self) -> None:
+        for valid, hours in (((), 7 * 24), (("--valid", "1h"), 1)):
+            self.move(0)
+            first, second = (self.invite("toronto", *valid) for _ in range(2))
+            self.move(hours * HOUR_MS - MINUTE_MS)
+            code, out, error = self.join(f"in-{hours}", first)
+            self.assertEqual(code, 0, error)
+            self.move(hours * HOUR_MS + MINUTE_MS)
+            self.assertEqual(self.join(f"after-{hours}", second), (REFUSED, "", "chapter-node: the invitation is past its end\n"))
+            # Nor was it used up by that: its end is all that is wrong with it.
+            self.assertEqual(self.join(f"after-{hours}", first)[0::2], (REFUSED, "chapter-node: the invitation is past its end\n"))
+        self.assertEqual(len([node for node in self.federation.rows("hq", "nodes", "list") if node["chapter"] == "toronto"]), 2)
+        self.move(0)
+        code, out, error = self.join("after-1", second)
+        self.assertEqual(code, 0, error)
 
 
 if __name__ == "__main__":
