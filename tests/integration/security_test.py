@@ -7,21 +7,26 @@
 """Who may come to a hub, and what happens to who may not."""
 
 import base64
+import fcntl
 import hashlib
+import itertools
 import json
 import os
 import re
 import resource
+import select
 import shutil
 import socket
 import ssl
 import struct
 import subprocess
 import tempfile
+import threading
 import time
 import unittest
 import uuid
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Dict, List, Set, Tuple
 
 from files import SST, contents, need_tools
@@ -31,6 +36,7 @@ MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 24 * 3_600_000
 REVOKED = "headquarters has revoked this computer"
 # The promise is a second; a machine may be busy.
 REVOKED_MS_MAX = 10_000
+BESIEGERS = 1200
 # Whether the programs are built with a sanitizer, which needs memory of its own.
 with open(os.path.join(PROGRAMS, "chapter-hub"), "rb") as program:
     SANITIZED = b"__asan_init" in program.read()
@@ -334,10 +340,31 @@ class SecurityTest(StrangerTest):
         self.assertEqual(code, REFUSED)
         self.assertIn("was revoked", error)
 
+    def works_while(self, program: "subprocess.Popen[bytes]") -> bytes:
+        """Italy works on, in one session, until a program of the attacker's has ended: at least once while it runs. What
+        it printed."""
+        sessions, done = self.sessions("italy"), 0
+        with ThreadPoolExecutor(1) as reader:
+            printed = reader.submit(program.communicate)
+            while not printed.done() or done == 0:
+                self.works_on()
+                done += program.poll() is None
+                self.assertTrue(done > 0 or program.poll() is None, "it was over before Italy had worked")
+            self.assertEqual(program.returncode, 0)
+        print(f"Italy wrote and synced {done} times meanwhile", flush=True)
+        self.assertEqual(self.sessions("italy"), sessions)
+        return printed.result()[0]
+
+    def attack(self, *command: str) -> "subprocess.Popen[bytes]":
+        """Begins what the stranger does without a certificate."""
+        return subprocess.Popen([os.path.join(PROGRAMS, "stranger"), self.hub, self.authority, "-", *command],
+                                stdout=subprocess.PIPE)
+
     def test_ten_thousand_wrong_invitations(self) -> None:
         good = self.invite("toronto")
+        self.works_on()
         size = os.path.getsize(self.federation.daemons["hq"].log)
-        codes = self.stranger("-", "guess", "10000")["codes"]
+        codes = json.loads(self.works_while(self.attack("guess", "10000")))["codes"]
         self.assertEqual(sum(codes.values()), 10000)
         self.assertEqual(set(codes), {str(DENIED), str(EXHAUSTED)})
         self.assertLess(codes[str(DENIED)], 20, "looked at, and told that they are wrong")
@@ -457,45 +484,129 @@ class SecurityTest(StrangerTest):
 
     def line_to_hub(self, identity: str = "") -> ssl.SSLSocket:
         """A TLS connection, with the certificate of a folder or none."""
+        return self.tls_over(socket.create_connection(address_of(self.hub), 10), identity)
+
+    def tls_over(self, line: socket.socket, identity: str = "") -> ssl.SSLSocket:
+        """The same, over a connection."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.load_verify_locations(self.authority)
         context.set_alpn_protocols(["h2"])
         if identity:
             context.load_cert_chain(self.file(identity, "identity.pem"))
-        return context.wrap_socket(socket.create_connection(address_of(self.hub), 10))
+        return context.wrap_socket(line)
+
+    def open_at_hub(self) -> int:
+        """How many connections the hub has taken that are open."""
+        process = self.federation.daemons["hq"].process
+        assert process is not None
+        port = f":{address_of(self.hub)[1]:04X}"
+        rows: List[List[str]] = []
+        for table in ("tcp", "tcp6"):
+            with open(f"/proc/{process.pid}/net/{table}", encoding="ascii") as file:
+                rows += [line.split() for line in file.readlines()[1:]]
+        # Established, and of a process: one that still waits to be accepted has no inode.
+        return sum(row[1].endswith(port) and row[3] == "01" and row[9] != "0" for row in rows)
+
+    def dial(self, flavour: int) -> socket.socket:
+        """A connection that goes so far and no further: nothing sent, the beginning of a ClientHello, all of it and
+        something heard, or all of TLS and no HTTP/2."""
+        with socket.create_connection(address_of(self.hub), 10) as low:
+            # Low numbers are for those who wait by select.
+            line = socket.socket(fileno=fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 2048))
+        line.settimeout(60)
+        if flavour == 3:
+            return self.tls_over(line)
+        if flavour == 1:
+            line.sendall(bytes([22, 3, 1, 2, 0, 1]))
+        elif flavour == 2:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname = False
+            context.set_alpn_protocols(["h2"])
+            heard, said = ssl.MemoryBIO(), ssl.MemoryBIO()
+            try:
+                context.wrap_bio(heard, said).do_handshake()
+            except ssl.SSLWantReadError:
+                line.sendall(said.read())
+            self.assertEqual(line.recv(6)[5:], b"\x02", "no ServerHello")
+        return line
 
     def test_a_thousand_handshakes_that_never_end(self) -> None:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
-        lines: List[socket.socket] = []
-        try:
-            for i in range(1000):
-                line = socket.create_connection(address_of(self.hub), 10)
-                lines.append(line)
-                if i % 2 == 1:
-                    line.sendall(bytes([22, 3, 1, 2, 0, 1]))  # the beginning of a ClientHello
-            self.works_on()
-            self.federation.make_node("toronto", "toronto")
-            self.federation.must("toronto", "sync", "now", "--timeout", "30s")
-            self.works_on()
-            for line in lines:  # the hub hangs up
-                line.settimeout(60)
-                try:
-                    while line.recv(4096):
-                        pass
-                except ConnectionResetError:
-                    pass
-        finally:
-            for line in lines:
-                line.close()
         self.works_on()
+        sessions = self.sessions("italy")
+        before = self.open_at_hub()
+        self.assertIn(before, range(1, 10), "Italy's")
+        lines: Dict[int, Tuple[int, socket.socket]] = {}  # by file descriptor: its flavour, and the connection
+        hung_up = {flavour: 0 for flavour in range(4)}
+        stop = threading.Event()
+        readable = select.poll()
+
+        def sweep(seconds: float) -> None:
+            """Closes what the hub has ended, after waiting for it."""
+            for number, _ in readable.poll(seconds * 1000):
+                flavour, line = lines[number]
+                line.settimeout(1)
+                try:
+                    if line.recv(4096):
+                        continue
+                except (TimeoutError, ssl.SSLWantReadError):
+                    continue
+                except (ConnectionResetError, ssl.SSLError):
+                    pass
+                readable.unregister(number)
+                del lines[number]
+                line.close()
+                hung_up[flavour] += 1
+
+        def besiege() -> None:
+            """Opens some more than a thousand, and another for each that the hub ends."""
+            for count in itertools.count():
+                if stop.is_set():
+                    return
+                sweep(0.05 if len(lines) >= BESIEGERS else 0)
+                if len(lines) < BESIEGERS:
+                    line = self.dial(count % 4)
+                    lines[line.fileno()] = (count % 4, line)
+                    readable.register(line, select.POLLIN)
+
+        with ThreadPoolExecutor(1) as besieger:
+            siege = besieger.submit(besiege)
+            try:
+                # Whatever the hub ends meanwhile: it had a thousand both before and after Italy worked.
+                held: List[int] = []
+                rounds = 0
+
+                def besieged() -> bool:
+                    self.assertFalse(siege.done(), siege)
+                    held.append(self.open_at_hub() - before)
+                    return held[-1] >= 1000
+
+                while rounds < 3:
+                    wait_until(besieged, "a thousand open connections", 120)
+                    self.works_on()
+                    rounds += besieged()
+                self.federation.make_node("toronto", "toronto")
+                self.federation.must("toronto", "sync", "now", "--timeout", "60s")
+                self.works_on()
+            finally:
+                stop.set()
+            siege.result()
+        print(f"{max(held)} open at once", flush=True)
+        # The hub hangs up, whatever it is that does not go on.
+        end = time.monotonic() + 90
+        while lines and time.monotonic() < end:
+            sweep(1)
+        self.assertEqual([flavour for flavour, _ in lines.values()], [])
+        self.assertGreater(min(hung_up.values()), 200, hung_up)
+        self.works_on()
+        self.assertEqual(self.sessions("italy"), sessions, "one session all the time")
+        wait_until(lambda: self.open_at_hub() <= before + 2, "the end of them at the hub")
 
     def test_calls_in_which_nothing_is_sent(self) -> None:
-        held = subprocess.Popen([os.path.join(PROGRAMS, "stranger"), self.hub, self.authority, "-", "hold", "64"],
-                                stdout=subprocess.PIPE)
         self.works_on()
-        out, _ = held.communicate(timeout=90)
+        out = self.works_while(self.attack("hold", "64"))
         self.assertEqual(json.loads(out)["codes"], {str(CANCELLED): 64})
         self.works_on()
 
@@ -516,12 +627,23 @@ class SecurityTest(StrangerTest):
         self.works_on()
 
     def test_a_message_of_two_gigabytes(self) -> None:
+        self.federation.make_node("toronto", "toronto")
+        self.works_on()
+        sessions = self.sessions("italy")
         before = self.memory_peak_kb("hq", since_now=True)
         for path, identity in (("EnrolmentService/Enrol", ""), ("ReplicationService/Session", "italy")):
-            with self.line_to_hub(identity) as line:
-                sent = pour(line, f"/chaptersync.v1.{path}", 2 << 30)
+            # Italy works while it comes. Where the limit of all is reached, gRPC may end any stream: then anew.
+            with self.line_to_hub(identity) as line, ThreadPoolExecutor(1) as pourer:
+                poured = pourer.submit(pour, line, f"/chaptersync.v1.{path}", 2 << 30)
+                worked = 0
+                while not poured.done() or worked == 0:
+                    for name in ("italy", "toronto"):
+                        self.works_on(name)
+                    worked += 1
+                sent = poured.result()
             grown = self.memory_peak_kb("hq") - before
-            print(f"{path}: the hub hung up after {sent >> 20} MiB, and had grown by {grown >> 10} MiB", flush=True)
+            print(f"{path}: the hub hung up after {sent >> 20} MiB, and had grown by {grown >> 10} MiB; {worked} rounds of "
+                  f"work meanwhile, {len(self.sessions('italy')) - len(sessions)} new sessions", flush=True)
             self.assertLess(sent, 1 << 30, "it is not taken as a whole")
             # A sanitizer keeps for a while what was freed.
             self.assertLess(grown, 1_000_000 if SANITIZED else 600_000)
