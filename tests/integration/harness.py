@@ -22,7 +22,7 @@ sys.path.insert(0, os.path.join(ROOT, "tools"))
 from federation import Daemon, Failure, Federation, wait_until  # noqa: E402,F401
 
 PROGRAMS = os.environ.get("CHAPTERSYNC_PROGRAMS", os.path.join(ROOT, "build", "release", "bin"))
-UNREACHABLE = 5
+NOT_FOUND, REFUSED, UNREACHABLE = 3, 4, 5
 
 
 class Talk:

@@ -30,7 +30,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Dict, List, Set, Tuple
 
 from files import SST, contents, need_tools
-from harness import PROGRAMS, UNREACHABLE, Failure, StrangerTest, wait_until
+from harness import NOT_FOUND, PROGRAMS, REFUSED, UNREACHABLE, Failure, StrangerTest, wait_until
 
 MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 24 * 3_600_000
 REVOKED = "headquarters has revoked this computer"
@@ -41,7 +41,7 @@ BESIEGERS = 1200
 with open(os.path.join(PROGRAMS, "chapter-hub"), "rb") as program:
     SANITIZED = b"__asan_init" in program.read()
 OK, CANCELLED, DENIED, EXHAUSTED, PRECONDITION, UNAVAILABLE, UNAUTHENTICATED = 0, 1, 7, 8, 9, 14, 16
-FAILED, USAGE, NOT_FOUND, REFUSED = 1, 2, 3, 4
+FAILED, USAGE = 1, 2
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
