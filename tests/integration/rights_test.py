@@ -257,7 +257,7 @@ class DecisionsTest(StrangerTest):
             self.assertEqual(self.federation.rows(where, "refused", "list"), [])
         # A retry is a write: not Italy's to make, until it hosts again.
         first, second = (str(refused[event]["number"]) for event in events)
-        self.fails(REFUSED, "only its hosts write it", "italy", "refused", "retry", first)
+        self.fails(REFUSED, "chapter italy is no host of this one", "italy", "refused", "retry", first)
         self.federation.must("hq", "events", "set", events[0], "hosts.italy.role=HOST_ROLE_HOST")
         self.federation.sync_all(self.nodes)
         self.assertEqual(len(self.federation.rows("italy", "refused", "list")), 2)
