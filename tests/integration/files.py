@@ -27,8 +27,8 @@ def need_tools(*others: str) -> None:
 
 
 def tool_output(path: str, *command: str) -> bytes:
-    """What one of RocksDB's tools printed of a file; nothing where the file is gone meanwhile. One that a daemon is still
-    writing is looked at again until it can be read."""
+    """What one of RocksDB's tools printed of a file; nothing where the file is gone meanwhile. One that a daemon is
+    still writing is looked at again until it can be read."""
     end = time.monotonic() + WRITTEN_SECONDS
     while os.path.exists(path):
         done = subprocess.run(command, capture_output=True, timeout=60, check=False)

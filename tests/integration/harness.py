@@ -71,7 +71,8 @@ class Talk:
         """Asks for a sign of life, and waits for it."""
         self.asked += 1
         self.send(pulse={"asks": str(self.asked)})
-        self.until(lambda: any(pulse.get("answers") == str(self.asked) for pulse in self.of("pulse")), "an answer to a pulse")
+        asked = str(self.asked)
+        self.until(lambda: any(pulse.get("answers") == asked for pulse in self.of("pulse")), "an answer to a pulse")
 
     def of(self, kind: str) -> List[Dict[str, Any]]:
         """The messages of a kind that came."""
@@ -163,7 +164,8 @@ class StrangerTest(FederationTest):
     def talk(self, name: str, hello: bool = True, **others: Any) -> Talk:
         """A raw session with the certificate in a folder, as that node; with `hello` it is open when this returns.
         `others` goes into Hello."""
-        session = Talk([os.path.join(PROGRAMS, "stranger"), self.hub, self.authority, self.file(name, "identity.pem"), "talk"])
+        session = Talk([os.path.join(PROGRAMS, "stranger"), self.hub, self.authority, self.file(name, "identity.pem"),
+                        "talk"])
         self.addCleanup(session.__exit__)
         if hello:
             session.send(hello=self.hello(name, **others))
@@ -177,8 +179,8 @@ class StrangerTest(FederationTest):
         return {"version_min": 1, "version_max": 1, "replica": replica, "epoch": "1", "node": node, **others}
 
     def raw_replica(self, name: str) -> str:
-        """The replica id, in hexadecimal digits, under which a raw session with a node's certificate writes: of a lineage
-        that is not that of the node's daemon."""
+        """The replica id, in hexadecimal digits, under which a raw session with a node's certificate writes: of a
+        lineage that is not that of the node's daemon."""
         return self.node_id(name)[:8] + "00000001"
 
     def openssl(self, *arguments: str) -> str:
@@ -224,5 +226,5 @@ class StrangerTest(FederationTest):
 
     def join(self, name: str, invitation: Dict[str, Any]) -> Tuple[int, str, str]:
         """Joins with an invitation as it is given."""
-        return self.federation.run([self.federation.program("chapter-node"), "join", "--data", self.federation.data(name),
-                                    "--invitation", "-"], stdin=json.dumps(invitation))
+        node, data = self.federation.program("chapter-node"), self.federation.data(name)
+        return self.federation.run([node, "join", "--data", data, "--invitation", "-"], stdin=json.dumps(invitation))

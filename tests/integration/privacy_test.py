@@ -54,8 +54,8 @@ class PrivacyTest(StrangerTest):
                 f"employer={self.marker(owner)}", f"notes={self.marker(owner)}", f"photo={photo}"]
 
     def event(self, owner: str, host: str = "") -> List[str]:
-        """An event's fields, the same, with a host or none; what is said of the host is of an owner of its own, as it may
-        be cleared."""
+        """An event's fields, the same, with a host or none; what is said of the host is of an owner of its own, as it
+        may be cleared."""
         hosts = [f"hosts.{host}={self.value(f'{owner}host', 'contact')}"] if host else []
         return [f"titles.{self.marker(owner)}={self.value(owner, 'text')}", f"venue={self.marker(owner)}", *hosts,
                 f"programme.{self.marker(owner)}={self.value(owner, 'text')}"]
@@ -123,7 +123,7 @@ class PrivacyTest(StrangerTest):
             self.federation.daemons[place].start()
 
     def must_read_manifests(self, place: str) -> None:
-        """The search reads manifests: of a stopped replica it finds there the first and last keys of its sorted files."""
+        """The search reads manifests: a stopped replica's have the first and last keys of its sorted files."""
         found = list(contents(self.federation.data(place)))
         manifests = b"".join(data for _, how, data in found if how == MANIFEST)
         keys: Set[bytes] = set()

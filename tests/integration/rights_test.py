@@ -132,14 +132,15 @@ class MessagesTest(StrangerTest):
         with self.talk("spare") as first:
             epoch = first.of("welcome")[0]["epoch"]
         scopes = ("*", "hq", "chapter/italy", "chapter/toronto", "global")
-        session = self.talk("spare", cursors=[{"replica": self.hub_replica, "epoch": epoch, "scope": scope, "sequence": "0"}
-                                              for scope in scopes])
+        session = self.talk("spare", cursors=[
+            {"replica": self.hub_replica, "epoch": epoch, "scope": scope, "sequence": "0"} for scope in scopes])
         welcome = session.of("welcome")[0]
         self.assertEqual(sorted(welcome["scopes"]), ["chapter/toronto", "global"])
         self.assertEqual(sorted(cursor["scope"] for cursor in welcome["resume"]), ["chapter/toronto", "global"])
         self.own_came(session)
         session.pulse()
-        self.assertEqual(sorted(cursor["scope"] for cursor in session.of("pulse")[0]["ends"]), ["chapter/toronto", "global"])
+        ends = session.of("pulse")[0]["ends"]
+        self.assertEqual(sorted(cursor["scope"] for cursor in ends), ["chapter/toronto", "global"])
         self.nothing_came(session)
         self.untouched()
 
@@ -156,7 +157,8 @@ class MessagesTest(StrangerTest):
                 {"stored": {"scope": "global", "through": "0", "refused": [
                     {"record": one, "reason": "REFUSAL_REASON_RIGHTS", "message": "no"} for one in self.foreign]}},
                 {"pulse": {"hubs": [{"node": hub_node, "epoch": "77", "at_ms": "99999999999999"}]}},
-                {"pulse": {"reached": [{"replica": self.hub_replica, "epoch": "1", "scope": "*", "sequence": "999999"}]}}):
+                {"pulse": {"reached": [
+                    {"replica": self.hub_replica, "epoch": "1", "scope": "*", "sequence": "999999"}]}}):
             session.send(**message)
             session.pulse()
         self.nothing_came(session)
@@ -178,16 +180,19 @@ class MessagesTest(StrangerTest):
         session.send(replica=self.replica, records=[
             {"member": large, "fields": {CHAPTER: "toronto", NOTES: half, "12": half}},
             {"member": small, "fields": {CHAPTER: "toronto", EMPLOYER: "Small Ltd"}}])
-        session.until(lambda: any(stored.get("through") == "2" for stored in session.of("stored")), "how far it is stored")
+        session.until(lambda: any(stored.get("through") == "2" for stored in session.of("stored")), "both")
         refused = [one for stored in session.of("stored") for one in stored.get("refused", [])]
         self.assertEqual([(one["record"], one["reason"], one["sequence"]) for one in refused],
                          [(name(large), "REFUSAL_REASON_MALFORMED", "1")])
-        self.assertRegex(refused[0]["message"], rf"^a record of 139\d{{4}} bytes is over the limit of {RECORD_BYTES_MAX}$")
-        session.send(replica=self.replica, records=[{"member": later, "fields": {CHAPTER: "toronto", EMPLOYER: "Later Ltd"}}])
+        self.assertRegex(refused[0]["message"],
+                         rf"^a record of 139\d{{4}} bytes is over the limit of {RECORD_BYTES_MAX}$")
+        session.send(replica=self.replica, records=[
+            {"member": later, "fields": {CHAPTER: "toronto", EMPLOYER: "Later Ltd"}}])
         session.until(lambda: any(stored.get("through") == "3" for stored in session.of("stored")), "the one after it")
         self.assertEqual(session.end, {})
         self.assertEqual(self.federation.ctl("hq", "members", "get", large)[0], NOT_FOUND)
-        self.assertEqual([self.get("hq", "members", one)["employer"] for one in (small, later)], ["Small Ltd", "Later Ltd"])
+        for one, employer in ((small, "Small Ltd"), (later, "Later Ltd")):
+            self.assertEqual(self.get("hq", "members", one)["employer"], employer)
         self.untouched()
 
 
@@ -251,7 +256,8 @@ class DecisionsTest(StrangerTest):
                 self.assertEqual((shown["venue"], shown.get("capacity")), (f"Before {i}", None), where)
             one = refused[event]
             self.assertEqual((one["noun"], one["fields"]), ("events", {"venue": f"After {i}", "capacity": 9}))
-            self.assertEqual(one["reason"], f"record {event} is for everybody, and only its hosts write it: this chapter is none")
+            self.assertEqual(one["reason"], f"record {event} is for everybody, and only its hosts write it: "
+                                            "this chapter is none")
             self.assertEqual(self.federation.row("italy", "refused", "show", str(one["number"])), one)
         for where in ("hq", "toronto"):
             self.assertEqual(self.federation.rows(where, "refused", "list"), [])
@@ -307,8 +313,8 @@ class DecisionsTest(StrangerTest):
         waiting = {one["record"]: one for one in self.federation.rows("hq", "approvals", "list")}
         self.assertEqual(set(waiting), {approved, rejected, erased, alive})
         for record in (approved, rejected):
-            self.assertEqual(waiting[record]["reason"], f"record {record} has values of headquarters that headquarters has not "
-                                                        "got: it waits for headquarters' word")
+            self.assertEqual(waiting[record]["reason"], f"record {record} has values of headquarters that headquarters "
+                                                        "has not got: it waits for headquarters' word")
             self.assertNotIn("degrees", self.get("hq", "members", record))
             self.assertIn("degrees", self.get("italy", "members", record))
         for record in (erased, alive):
@@ -319,8 +325,9 @@ class DecisionsTest(StrangerTest):
         self.assertEqual(self.federation.rows("italy", "refused", "list"), [])
         self.assertEqual(self.federation.must("hq", "approvals", "list", output="table").count("italy/"), 4)
         # What it is, before anybody decides.
-        shown = {record: self.federation.row("hq", "approvals", "show", str(one["number"])) for record, one in waiting.items()}
+        shown: Dict[str, Dict[str, Any]] = {}
         for record, one in waiting.items():
+            shown[record] = self.federation.row("hq", "approvals", "show", str(one["number"]))
             self.assertEqual({key: shown[record][key] for key in one}, one)
         self.assertEqual({record: (one["fields"], one["erasure"]) for record, one in shown.items()},
                          {approved: ({"degrees.first": {"level": "PhD"}}, False),
