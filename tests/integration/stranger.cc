@@ -133,6 +133,9 @@ absl::StatusOr<storage::FeedItem> ItemOf(const nlohmann::json& what, storage::Re
     cell.actor = "stranger";
     cell.value = value;
   }
+  // Digits as text are in another order.
+  std::sort(update.state.cells.begin(), update.state.cells.end(),
+            [](const storage::Cell& a, const storage::Cell& b) { return a.path < b.path; });
   update.state.seen.Advance(version);
   storage::FeedItem item;
   item.sequence = {sequence};
