@@ -22,6 +22,7 @@
 #include <spdlog/spdlog.h>
 
 #include "node/daemon/engine_watch.h"
+#include "node/daemon/invitation.h"
 #include "node/entity/registry.h"
 #include "node/sync/waker.h"
 #include "storage/core/status.h"
@@ -163,7 +164,12 @@ std::optional<int> Parse(CLI::App& app, int argc, char** argv) {
   } catch (const CLI::CallForVersion& version) {
     return app.exit(version);
   } catch (const CLI::ParseError& error) {
-    std::fprintf(stderr, "%s: %s (see --help)\n", app.get_name().c_str(), error.what());
+    // It may quote words, and an invitation's text without quotes around it is many.
+    const std::string what = error.what();
+    std::fprintf(stderr, "%s: %s (see --help)\n", app.get_name().c_str(),
+                 MayBeSecret(what) ? "there is a word too many, or one that was not expected; it "
+                                     "is not shown, as it may be an invitation's text"
+                                   : what.c_str());
     return kExitUsage;
   }
   return std::nullopt;

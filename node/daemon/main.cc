@@ -8,12 +8,12 @@
 #include <iostream>
 
 #include "absl/strings/str_cat.h"
-#include <google/protobuf/util/json_util.h>
 #include <spdlog/spdlog.h>
 
 #include "chaptersync/v1/enrolment.grpc.pb.h"
 #include "node/api/status.h"
 #include "node/daemon/daemon.h"
+#include "node/daemon/invitation.h"
 #include "node/session/wire.h"
 #include "node/sync/grpc_connector.h"
 #include "node/sync/one_request.h"
@@ -27,7 +27,6 @@ namespace chaptersync::node {
 namespace {
 
 constexpr char kProgram[] = "chapter-node";
-constexpr size_t kInvitationBytesMax = 64 << 10;
 constexpr std::chrono::seconds kEnrolDeadline{20};
 // A stop waits for it.
 constexpr absl::Duration kRenewTimeout = absl::Seconds(3);
@@ -39,30 +38,6 @@ struct Options {
   std::string hub;
   int64_t clock_offset_ms = 0;
 };
-
-absl::StatusOr<v1::Invitation> ReadInvitation(const std::string& file) {
-  std::string text;
-  if (file == "-") {
-    text.resize(kInvitationBytesMax + 1);  // one over tells that it is too long
-    std::cin.read(text.data(), static_cast<std::streamsize>(text.size()));
-    text.resize(static_cast<size_t>(std::cin.gcount()));
-  } else {
-    CHAPTER_ASSIGN_OR_RETURN(text, ReadWholeFile(file, kInvitationBytesMax));
-  }
-  v1::Invitation invitation;
-  const auto parsed = google::protobuf::util::JsonStringToMessage(text, &invitation);
-  if (text.size() > kInvitationBytesMax || !parsed.ok() || invitation.code().empty() ||
-      invitation.hub().empty() || invitation.chapter().empty() || invitation.authority().empty()) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        file == "-" ? std::string("standard input") : file,
-        " is no invitation (the JSON text that `chapterctl chapters invite` prints is wanted)"));
-  }
-  if (invitation.version() != 1) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "the invitation is of version ", invitation.version(), ", this program reads version 1"));
-  }
-  return invitation;
-}
 
 std::string ComputerName() {
   char name[256] = {};
@@ -88,8 +63,14 @@ absl::Status CheckIssued(const std::string& chain, const PrivateKey& key,
 }
 
 absl::Status Join(const Options& options) {
-  CHAPTER_ASSIGN_OR_RETURN(const v1::Invitation invitation, ReadInvitation(options.invitation));
+  CHAPTER_ASSIGN_OR_RETURN(const v1::Invitation invitation,
+                           ReadInvitation(options.invitation, std::cin));
   const std::string hub = options.hub.empty() ? invitation.hub() : options.hub;
+  if (MayBeSecret(hub)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(options.hub.empty() ? "the invitation's hub" : "--hub",
+                     " is no HOST:PORT; it is not shown, as it may be a secret"));
+  }
   CHAPTER_ASSIGN_OR_RETURN(const Address address, ParseAddress(hub));
   CHAPTER_ASSIGN_OR_RETURN(DataFolder folder, FolderToJoin(options.data));
   const bool again = folder.facts().node != storage::NodeId{};

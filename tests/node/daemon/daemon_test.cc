@@ -27,6 +27,7 @@ namespace {
 
 using testing::ElementsAre;
 using testing::HasSubstr;
+using testing::Not;
 
 class OptionsTest : public testing::Test {
  protected:
@@ -114,6 +115,21 @@ TEST_F(OptionsTest, WhatIsWrongEndsWithUsage) {
   WriteFile("this is no TOML");
   EXPECT_EQ(ParseWith({"serve", "--data", "d", "--config", file_}), kExitUsage);
   EXPECT_EQ(ParseWith({"--help"}), kExitDone);
+}
+
+TEST_F(OptionsTest, AnInvitationsTextInTheWrongPlaceIsNotShown) {
+  // An invitation that the shell cut into words was printed with its code.
+  const std::string code(64, 'c');
+  for (const std::string& word : {"{\"code\":\"" + code + "\"}", code, "\"" + code.substr(1)}) {
+    testing::internal::CaptureStderr();
+    EXPECT_EQ(ParseWith({"serve", "--data", "d", word}), kExitUsage);
+    const std::string said = testing::internal::GetCapturedStderr();
+    EXPECT_THAT(said, Not(HasSubstr("ccc")));
+    EXPECT_THAT(said, HasSubstr("not shown"));
+  }
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(ParseWith({"serve", "--data", "d", "astray"}), kExitUsage);
+  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("astray"));
 }
 
 TEST(EngineWatchTest, ReportsLostDataAndNothingElse) {
