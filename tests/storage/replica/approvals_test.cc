@@ -140,6 +140,39 @@ class ApprovalsTest : public testing::Test {
   uint64_t pushed_ = 0;
 };
 
+TEST_F(ApprovalsTest, WhoAsksForARecordThatItNeverHadHearsWhatItWouldOfNone) {
+  // It was told who had written a record of another chapter, or of headquarters, and when.
+  const auto chapter = [](const std::string& name) {
+    return std::vector<CellWrite>{Text(kChapter, name)};
+  };
+  ASSERT_TRUE(Write(LocalWrite::Kind::kUpsert, Key(1), chapter("toronto")).ok());
+  ASSERT_TRUE(Write(LocalWrite::Kind::kUpsert, Key(2), {Text(kText, "of headquarters")}).ok());
+  ASSERT_TRUE(Write(LocalWrite::Kind::kUpsert, Key(3), chapter("italy")).ok());
+  ASSERT_TRUE(Write(LocalWrite::Kind::kUpsert, Key(3), chapter("toronto")).ok());
+  EXPECT_EQ(Push(Key(4), Made(chapter("toronto"))), std::nullopt);
+  const auto hears = [&](uint32_t number, bool asked) {
+    RecordsRequest request{
+        .peer = italy_, .keys = {Key(number)}, .asked = asked, .bytes_max = 1 << 20};
+    const auto page = hub_->ReadRecords(request);
+    EXPECT_TRUE(page.ok()) << page.status();
+    EXPECT_THAT(page->items, SizeIs(1));
+    FeedItem item = page->items.at(0);
+    EXPECT_EQ(item.kind, FeedItem::Kind::kLeft);
+    EXPECT_EQ(item.key, Key(number));
+    item.key = {};
+    return std::tuple(item.sequence, item.update, item.seen.entries(), item.own_high);
+  };
+  for (const bool asked : {true, false}) {
+    const auto nothing = hears(99, asked);
+    EXPECT_EQ(hears(1, asked), nothing);
+    EXPECT_EQ(hears(2, asked), nothing);
+    // What it had, and what it made, it is told to let go, in no earlier a state.
+    for (const uint32_t number : {3u, 4u}) {
+      EXPECT_EQ(std::get<2>(hears(number, asked)), hub_->Read(Key(number))->record.seen.entries());
+    }
+  }
+}
+
 TEST_F(ApprovalsTest, WhatWaitsIsThereAfterACrashAndCanBeApproved) {
   ASSERT_TRUE(Write(LocalWrite::Kind::kUpsert, Key(1), {Text(kChapter, "italy")}).ok());
   EXPECT_EQ(Pushed(Key(1), Erasure()), Reason::kWaits);
