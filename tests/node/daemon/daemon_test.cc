@@ -152,9 +152,9 @@ TEST(EngineWatchTest, ReportsLostDataAndNothingElse) {
   EXPECT_EQ(lost, 2);
 }
 
-void EraseFirst(Site& hub) {
+void Erase(Site& hub, uint32_t number) {
   const auto results = hub.replica->Write(
-      {{.kind = storage::LocalWrite::Kind::kErase, .key = NoteKey(1), .actor = "hq"}});
+      {{.kind = storage::LocalWrite::Kind::kErase, .key = NoteKey(number), .actor = "hq"}});
   ASSERT_TRUE(results.ok());
   ASSERT_TRUE(results->front().status.ok());
 }
@@ -217,6 +217,8 @@ class FakePeers final : public Peers {
 
   std::vector<PeerState> states;
   bool is_paused = false;
+void EraseFirst(Site& hub) { Erase(hub, 1); }
+
   bool wait = false;
   std::optional<int64_t> timeout;
   absl::StatusOr<SyncNowResult> now = SyncNowResult{};
@@ -242,6 +244,20 @@ class FakeRoster final : public Roster {
   std::vector<Node> nodes;
   std::vector<storage::NodeId> revoked;
   std::vector<storage::NodeId> restarted;
+TEST(ScrubberTest, DropsThatGoOnDoNotPutItOffForEver) {
+  // Where something was dropped every few seconds nothing was ever scrubbed.
+  Site hub("", 1);
+  Scrubber scrubber(*hub.replica, /*after_ms=*/3'600'000, /*within_ms=*/1);
+  ASSERT_TRUE(hub.Put(1, "italy", "secret").ok());
+  EraseFirst(hub);
+  EXPECT_TRUE(Eventually([&] { return scrubber.scrubs() == 1; }));
+  EXPECT_FALSE(hub.replica->scrub_due());
+  // What is dropped later is another first.
+  ASSERT_TRUE(hub.Put(2, "italy", "secret").ok());
+  Erase(hub, 2);
+  EXPECT_TRUE(Eventually([&] { return scrubber.scrubs() == 2; }));
+}
+
 };
 
 // The services on a socket, as the daemons serve them.
