@@ -13,6 +13,8 @@
 #include <grpcpp/server_context.h>
 #include <spdlog/spdlog.h>
 
+#include "node/entity/node_names.h"
+#include "node/entity/registry.h"
 #include "node/sync/grpc_stream.h"
 #include "node/sync/tls_credentials.h"
 #include "node/sync/waker.h"
@@ -124,6 +126,7 @@ Reactor* SyncServer::Session(grpc::CallbackServerContext* context) {
   if (replica.ahead_max_ms) options.config.ahead_max_ms = *replica.ahead_max_ms;
   for (const auto& [entity, rule] : replica.entities) {
     options.config.entities[entity] = rule.fingerprint;
+    options.config.nouns[entity] = node::BuiltinEntities().NounOf(entity);
   }
   options.handshake_ms_max = options_.handshake_ms_max;
   // The host's own calls come only after it has begun, when its serial is known.

@@ -71,6 +71,8 @@ static_assert(kSilenceMaxMs / 1000 * 8'000 > storage::kRecordBytesMax);
 // How far the hub's clock may seem to have moved at a heartbeat before a node follows
 // it, in milliseconds: the longest way of a message that is not worth a change.
 inline constexpr int64_t kClockDriftMsMax = 5'000;
+// Records that a note names, of those that it tells of: a line of a log.
+inline constexpr size_t kNotedRecordsMax = 10;
 // Payloads smaller than this are not worth compressing, in bytes.
 inline constexpr size_t kCompressFrom = 256;
 

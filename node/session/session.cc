@@ -531,7 +531,7 @@ void Session::On(const Applied& event) {
   }
   std::vector<RecordKey> whole;
   size_t vouched = 0;
-  size_t vouched_records = 0;
+  std::vector<RecordKey> vouched_records;
   for (const RecordOutcome& outcome : result.outcomes) {
     switch (outcome.kind) {
       case RecordOutcome::Kind::kNeedsWhole:
@@ -554,7 +554,7 @@ void Session::On(const Applied& event) {
         break;
       case RecordOutcome::Kind::kTaken:
         vouched += outcome.vouched;
-        vouched_records += outcome.vouched > 0;
+        if (outcome.vouched > 0) vouched_records.push_back(outcome.key);
         break;
       case RecordOutcome::Kind::kIgnored:
         break;
@@ -566,14 +566,29 @@ void Session::On(const Applied& event) {
   }
   if (vouched > 0) {
     notes_.push_back(absl::StrCat("took ", vouched, " values that others wrote, in ",
-                                  vouched_records, " records, on the word of node ",
-                                  peer_.node.ToString()));
+                                  vouched_records.size(), " records, on the word of node ",
+                                  peer_.node.ToString(), ": ", NamesOf(vouched_records)));
   }
   AskWhole(whole, /*refusals_noted=*/false);
   SendDropped(result.dropped);
   if (!answers_.empty()) return ReadAnswers();
   SendStored();
   busy_ = Busy::kNo;
+}
+
+// For notes: the first of them, and how many more there are.
+std::string Session::NamesOf(const std::vector<RecordKey>& keys) const {
+  std::string names;
+  const size_t shown = std::min(keys.size(), kNotedRecordsMax);
+  for (size_t i = 0; i < shown; ++i) {
+    const auto noun = config_.nouns.find(keys[i].entity);
+    absl::StrAppend(
+        &names, i == 0 ? "" : ", ",
+        noun != config_.nouns.end() ? noun->second : absl::StrCat("entity ", keys[i].entity.value),
+        "/", keys[i].id.ToString());
+  }
+  if (shown < keys.size()) absl::StrAppend(&names, " and ", keys.size() - shown, " more");
+  return names;
 }
 
 void Session::ReadAnswers() {
@@ -1039,7 +1054,7 @@ void Session::Flush(Outbound& feed) {
 
 void Session::On(const Tick& event) {
   if (last_in_ms_ == 0 || now_ms_ < last_in_ms_) last_in_ms_ = now_ms_;
-  if (now_ms_ - last_in_ms_ > kSilenceMaxMs) {
+  if (now_ms_ - last_in_ms_ > config_.silence_ms_max) {
     return End(absl::UnavailableError(
         absl::StrCat("the peer has been silent for ", (now_ms_ - last_in_ms_) / 1000, " s")));
   }

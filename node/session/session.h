@@ -44,6 +44,10 @@ struct SessionConfig {
   uint64_t id = 0;
   // This side's entities, with the fingerprints of their scope rules.
   std::map<storage::EntityNumber, uint64_t> entities;
+  // What people call them, for notes; without one it is its number.
+  std::map<storage::EntityNumber, std::string> nouns;
+  // Without any message for so long the peer is gone.
+  uint64_t silence_ms_max = kSilenceMaxMs;
   size_t window_bytes = kWindowBytes;
   size_t page_bytes_max = kPageBytesMax;
   size_t page_records_max = kPageRecordsMax;
@@ -321,6 +325,7 @@ class Session {
   // Reads what the peer asked for, a page at a time.
   void ReadWanted();
   // Reads what must go to the peer before the Stored of its push.
+  std::string NamesOf(const std::vector<storage::RecordKey>& keys) const;
   void ReadAnswers();
   // Fits pages to the line: one of so many bytes was acknowledged after so long.
   void Adapt(size_t bytes, uint64_t elapsed_ms);

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -20,11 +21,14 @@ namespace chaptersync::node {
 namespace {
 
 using storage::Scope;
+using testing::ElementsAre;
 using testing::HasSubstr;
+using testing::Not;
 
 const storage::RecordKey kNote1 = Key(kNote, 1);
 const storage::RecordKey kReply1 = Key(kReply, 1);
 constexpr uint64_t kPeerReplica = 77;
+constexpr char kPeerNodeDigits[] = "78787878787878787878787878787878";  // of 'x'
 
 // Text that no compression makes smaller.
 std::string RandomText(size_t bytes, uint32_t seed) {
@@ -38,7 +42,8 @@ std::string RandomText(size_t bytes, uint32_t seed) {
 // that the test holds.
 class Driver {
  public:
-  Driver(Site& site, bool initiator) : site_(site), session_(TestConfig(site, initiator)) {
+  Driver(Site& site, bool initiator) : Driver(site, TestConfig(site, initiator)) {}
+  Driver(Site& site, const SessionConfig& config) : site_(site), session_(config) {
     Handle(Opened{});
   }
 
@@ -318,6 +323,49 @@ TEST_F(SessionTest, ASharedIdEndsASessionThatIsReadyAndNoOther) {
   message.mutable_hello()->add_former(0);
   zero.Receive(message);
   EXPECT_TRUE(absl::IsInvalidArgument(zero.ended)) << zero.ended;
+}
+
+TEST_F(SessionTest, APeerIsSilentForAsLongAsItMayBe) {
+  constexpr uint64_t kDayMs = 86'400'000;
+  SessionConfig patient = TestConfig(hq, false);
+  patient.silence_ms_max = UINT64_MAX;
+  for (const bool waits : {false, true}) {
+    Driver hub(hq, waits ? patient : TestConfig(hq, false));
+    Greet(hub);
+    hub.now_ms += kDayMs;
+    hub.Handle(Tick{hq.replica->Clock(), hq.replica->epoch(), /*shared=*/false});
+    EXPECT_EQ(hub.ended.ok(), waits) << hub.ended;
+  }
+}
+
+TEST_F(SessionTest, WhatIsTakenOnANodesWordIsNamed) {
+  // A log that only counted such values let nobody find what was forged.
+  SessionConfig config = TestConfig(hq, false);
+  config.nouns[kNote] = "notes";
+  Driver hub(hq, config);
+  Greet(hub);
+  storage::ApplyResult result;
+  const auto taken = [&](const storage::RecordKey& key, size_t vouched) {
+    result.outcomes.push_back({.kind = storage::RecordOutcome::Kind::kTaken, .key = key});
+    result.outcomes.back().vouched = vouched;
+  };
+  taken(Key(kNote, 1), 2);
+  taken(Key(kNote, 2), 0);
+  taken(Key(kReply, 3), 1);
+  hub.session().TakeNotes();
+  hub.Handle(Applied{result});
+  EXPECT_THAT(hub.session().TakeNotes(),
+              ElementsAre(absl::StrCat("took 3 values that others wrote, in 2 records, on the word "
+                                       "of node ",
+                                       kPeerNodeDigits, ": notes/", Key(kNote, 1).id.ToString(),
+                                       ", entity 2/", Key(kReply, 3).id.ToString())));
+  result.outcomes.clear();
+  for (uint8_t i = 1; i <= 13; ++i) taken(Key(kNote, i), 1);
+  hub.Handle(Applied{result});
+  const std::vector<std::string> notes = hub.session().TakeNotes();
+  ASSERT_EQ(notes.size(), 1u);
+  EXPECT_THAT(notes[0], HasSubstr(Key(kNote, 10).id.ToString() + " and 3 more"));
+  EXPECT_THAT(notes[0], Not(HasSubstr(Key(kNote, 11).id.ToString())));
 }
 
 TEST_F(SessionTest, BeforeTheHandshakeIsDoneMessagesAreSmall) {
