@@ -128,6 +128,7 @@ Reactor* SyncServer::Session(grpc::CallbackServerContext* context) {
     options.config.entities[entity] = rule.fingerprint;
     options.config.nouns[entity] = node::BuiltinEntities().NounOf(entity);
   }
+  options.config.silence_ms_max = options_.silence_ms_max;
   options.handshake_ms_max = options_.handshake_ms_max;
   // The host's own calls come only after it has begun, when its serial is known.
   const auto serial = std::make_shared<uint64_t>(0);

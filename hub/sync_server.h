@@ -32,6 +32,8 @@ struct SyncServerOptions {
   int64_t handshake_ms_max = node::kHandshakeMsMax;
   // For the last answer to go out where the peer does not read on, in milliseconds.
   int64_t close_ms_max = node::kCloseMsMax;
+  // As in SessionConfig.
+  uint64_t silence_ms_max = node::kSilenceMaxMs;
 };
 
 class SyncServer final : public v1::ReplicationService::CallbackService, public node::Peers {

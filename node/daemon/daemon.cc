@@ -175,9 +175,32 @@ std::optional<int> Parse(CLI::App& app, int argc, char** argv) {
   return std::nullopt;
 }
 
+void AddTestClock(CLI::App& command, TestClock& clock) {
+  command.add_option("--test-clock-offset-ms", clock.offset_ms)
+      ->group("")
+      ->envname("CHAPTER_TEST_CLOCK_OFFSET_MS");
+  command.add_option("--test-clock-offset-file", clock.offset_file)
+      ->group("")
+      ->envname("CHAPTER_TEST_CLOCK_OFFSET_FILE");
+}
+
+absl::Status CheckTestClock(const TestClock& clock) {
+  if (!clock.set()) return absl::OkStatus();
+  if (clock.moves() && !ReadClockOffset(clock.offset_file)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the test clock's file '", clock.offset_file,
+                     "' cannot be read, or holds no number of milliseconds"));
+  }
+  spdlog::warn(
+      "A TEST CLOCK IS SET by CHAPTER_TEST_CLOCK_OFFSET_MS or CHAPTER_TEST_CLOCK_OFFSET_FILE: this "
+      "program goes by another time than the computer's, and what has ended may hold again, "
+      "certificates and invitations among it. It is for tests only");
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::unique_ptr<OpenedReplica>> OpenedReplica::Open(const DataFolder& folder,
-                                                                   int64_t clock_offset_ms) {
-  std::unique_ptr<OpenedReplica> opened(new OpenedReplica(clock_offset_ms));
+                                                                   const TestClock& test_clock) {
+  std::unique_ptr<OpenedReplica> opened(new OpenedReplica(test_clock));
   // Only the first time is there nothing: later an empty database is a lost one.
   storage::RocksDbOptions engine_options;
   engine_options.create_if_missing = !folder.served();

@@ -65,13 +65,20 @@ void AddConfiguration(CLI::App& app);
 // Parses; an exit code where the program is to end now.
 std::optional<int> Parse(CLI::App& app, int argc, char** argv);
 
+// Where a test clock moves, silence cannot be told from a move: as SessionConfig::silence_ms_max.
+inline constexpr uint64_t kNeverSilentMs = UINT64_MAX;
+// Hidden options of a command, and CHAPTER_TEST_CLOCK_...: for tests.
+void AddTestClock(CLI::App& command, TestClock& clock);
+// Says in the log where one is set. INVALID_ARGUMENT where its file says no time.
+absl::Status CheckTestClock(const TestClock& clock);
+
 // A replica in its folder, with all that it stands on.
 class OpenedReplica {
  public:
   // Opens the folder's database; a copied or restored folder gets a new identity.
   // After a failed fsync `lost` is set and the process gets SIGTERM.
   static absl::StatusOr<std::unique_ptr<OpenedReplica>> Open(const DataFolder& folder,
-                                                             int64_t clock_offset_ms);
+                                                             const TestClock& test_clock = {});
 
   storage::Replica& replica() { return *replica_; }
   storage::Environment& environment() { return environment_; }
@@ -79,7 +86,7 @@ class OpenedReplica {
   bool lost() const { return lost_; }
 
  private:
-  explicit OpenedReplica(int64_t clock_offset_ms) : environment_(clock_offset_ms) {}
+  explicit OpenedReplica(const TestClock& test_clock) : environment_(test_clock) {}
 
   SystemEnvironment environment_;
   std::atomic<bool> lost_ = false;

@@ -36,7 +36,7 @@ struct Options {
   std::string data;
   std::string invitation;
   std::string hub;
-  int64_t clock_offset_ms = 0;
+  TestClock test_clock;
 };
 
 std::string ComputerName() {
@@ -136,16 +136,19 @@ absl::Status Join(const Options& options) {
 }
 
 absl::Status Serve(const Options& options) {
+  CHAPTER_RETURN_IF_ERROR(CheckTestClock(options.test_clock));
   CHAPTER_ASSIGN_OR_RETURN(DataFolder folder, DataFolder::Open(options.data, false));
   CHAPTER_ASSIGN_OR_RETURN(const Address hub, ParseAddress(folder.facts().hub_address));
   // A damaged one is told now, and not by every try to connect.
   CHAPTER_RETURN_IF_ERROR(folder.ReadIdentity().status());
-  CHAPTER_ASSIGN_OR_RETURN(auto opened, OpenedReplica::Open(folder, options.clock_offset_ms));
+  CHAPTER_ASSIGN_OR_RETURN(auto opened, OpenedReplica::Open(folder, options.test_clock));
   storage::Replica& replica = opened->replica();
   {
     SessionGroup group(replica, opened->environment());
     GrpcConnector connector(hub, CurrentCredentials([&folder] { return folder.ReadIdentity(); }));
-    SyncClient client(group, connector, {folder.facts().federation});
+    SyncClientOptions client_options{.federation = folder.facts().federation};
+    if (options.test_clock.moves()) client_options.silence_ms_max = kNeverSilentMs;
+    SyncClient client(group, connector, client_options);
     Renewer renewer(
         {.now = [&replica] { return static_cast<int64_t>(replica.Clock().wall_ms / 1000); },
          .load = [&folder] { return folder.ReadIdentity(); },
@@ -157,10 +160,9 @@ absl::Status Serve(const Options& options) {
                const auto peers = client.List();
                return !peers.empty() && peers.front().connected;
              },
-         .certify =
-             [&connector](const Renewal& renewal) {
-               return connector.Renew(renewal, kRenewTimeout);
-             }});
+         .certify = [&connector](
+                        const Renewal& renewal) { return connector.Renew(renewal, kRenewTimeout); },
+         .again_ms = options.test_clock.moves() ? kRenewLookMs : kRenewAgainMs});
     Scrubber scrubber(replica);
     LocalServer local(replica, opened->environment(), client, nullptr, folder.facts().federation);
     CHAPTER_ASSIGN_OR_RETURN(const std::string socket, folder.SocketPath());
@@ -207,10 +209,7 @@ int Main(int argc, char** argv) {
       ->envname("CHAPTER_HUB");
   CLI::App* serve = app.add_subcommand("serve", "serve the data folder until SIGTERM");
   add_data(*serve);
-  // Hidden: shifts the wall clock, for tests of wrong clocks.
-  serve->add_option("--test-clock-offset-ms", options.clock_offset_ms)
-      ->group("")
-      ->envname("CHAPTER_TEST_CLOCK_OFFSET_MS");
+  AddTestClock(*serve, options.test_clock);
   if (const auto code = Parse(app, argc, argv)) return *code;
   PrepareSignals();
   PrepareLog();

@@ -66,7 +66,7 @@ void Renewer::Run() {
       last_error.clear();
       if (*renewed) spdlog::info("this computer has a new certificate");
     }
-    waker_.WaitFor(renewed.ok() ? kRenewLookMs : kRenewAgainMs);
+    waker_.WaitFor(renewed.ok() ? kRenewLookMs : seams_.again_ms);
   }
 }
 

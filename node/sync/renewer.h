@@ -37,6 +37,8 @@ struct RenewerSeams {
   std::function<bool()> ready;
   // Has it certified; the new chain.
   std::function<absl::StatusOr<std::string>(const Renewal& renewal)> certify;
+  // Until the next try after a failed one, in milliseconds.
+  int64_t again_ms = kRenewAgainMs;
 };
 
 class Renewer {

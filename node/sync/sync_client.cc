@@ -120,6 +120,7 @@ void SyncClient::Try() {
   const std::shared_ptr<SessionHost> host = group_.Make(std::move(options));
   auto transport = connector_.Connect(host, [this] {
     absl::MutexLock lock(&mutex_);
+  options.config.silence_ms_max = options_.silence_ms_max;
     return stopping_ || paused_;
   });
   if (!transport.ok()) return Ended(transport.status(), false);

@@ -41,6 +41,8 @@ class Connector {
 struct SyncClientOptions {
   // The federation's name where the hub has not said it yet.
   std::string federation;
+  // As in SessionConfig.
+  uint64_t silence_ms_max = kSilenceMaxMs;
 };
 
 class SyncClient final : public Peers {
