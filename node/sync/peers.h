@@ -52,7 +52,8 @@ struct PeerState {
   storage::ReplicaId replica;
   bool connected = false;
   uint64_t last_contact_ms = 0;  // wall clock; 0: never
-  std::string error;             // why there is no session
+  std::string error;             // why there is no session, in plain words
+  bool kept_out = false;         // that is since the peer does not let this computer in
   std::vector<PeerScopeState> scopes;
   std::set<storage::EntityNumber> held_back;
 };

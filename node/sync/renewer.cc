@@ -46,7 +46,26 @@ absl::StatusOr<bool> Renewer::RenewIfDue() {
   }
   CHAPTER_RETURN_IF_ERROR(seams_.store(key, chain));
   due_ = renewed.renew_from();
+  end_ = renewed.not_after;
   return true;
+}
+
+std::string Renewer::Warning() {
+  const int64_t now = seams_.now();
+  if (began_ == 0) began_ = now;
+  if (end_ == 0) {
+    // That it cannot be read a renewal tells.
+    const auto identity = seams_.load();
+    if (!identity.ok()) return "";
+    const auto facts = ReadCertificate(identity->chain);
+    if (!facts.ok()) return "";
+    end_ = facts->not_after;
+  }
+  if (now - began_ < kWarnAfterSeconds) return "";
+  if (warned_ != 0 && now >= warned_ && now - warned_ < kWarnEverySeconds) return "";
+  std::string warning = EndWarning(end_, now);
+  if (!warning.empty()) warned_ = now;
+  return warning;
 }
 
 void Renewer::Run() {
@@ -65,6 +84,9 @@ void Renewer::Run() {
     } else {
       last_error.clear();
       if (*renewed) spdlog::info("this computer has a new certificate");
+    }
+    if (seams_.warns) {
+      if (const std::string warning = Warning(); !warning.empty()) spdlog::warn("{}", warning);
     }
     waker_.WaitFor(renewed.ok() ? kRenewLookMs : seams_.again_ms);
   }

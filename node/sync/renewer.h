@@ -25,6 +25,9 @@ namespace chaptersync::node {
 // Between two looks at clock and hub, and until the next try after a failed one, in milliseconds.
 inline constexpr int64_t kRenewLookMs = 1'000;
 inline constexpr int64_t kRenewAgainMs = 60'000;
+// Between two warnings of the end, and until the first one, in seconds.
+inline constexpr int64_t kWarnEverySeconds = 24 * 3600;
+inline constexpr int64_t kWarnAfterSeconds = 60;
 
 struct RenewerSeams {
   // What time it is at the hub, in seconds since 1970: it is the one who judges.
@@ -39,6 +42,8 @@ struct RenewerSeams {
   std::function<absl::StatusOr<std::string>(const Renewal& renewal)> certify;
   // Until the next try after a failed one, in milliseconds.
   int64_t again_ms = kRenewAgainMs;
+  // Whether the log warns of the certificate's end: a node's, as nobody asks for a hub's.
+  bool warns = false;
 };
 
 class Renewer {
@@ -55,6 +60,10 @@ class Renewer {
   // One look: renews where it is time. True where there is a new certificate.
   absl::StatusOr<bool> RenewIfDue();
 
+  // What the log is to say of the certificate's end, if it is soon and was not renewed: once a day,
+  // and not in the first minute, which a renewal may take. Else empty.
+  std::string Warning();
+
  private:
   void Run();
 
@@ -62,7 +71,12 @@ class Renewer {
   Waker waker_;
   absl::Mutex mutex_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  int64_t due_ = 0;  // seconds since 1970; 0: to be read from the certificate
+  // Seconds since 1970; 0: to be read from the certificate.
+  int64_t due_ = 0;
+  int64_t end_ = 0;
+  // The first look, and the last warning; 0: none yet.
+  int64_t began_ = 0;
+  int64_t warned_ = 0;
   std::thread thread_;
 };
 

@@ -28,6 +28,14 @@ Sequence At(const std::map<Scope, Sequence>& map, const Scope& scope) {
   return it == map.end() ? Sequence{} : it->second;
 }
 
+// Why a session ended, as people read it: without the names of codes.
+std::string PlainReason(const absl::Status& status) {
+  if (status.ok()) return "the hub ended the session";
+  if (!status.message().empty()) return std::string(status.message());
+  return absl::IsUnavailable(status) ? "the hub cannot be reached"
+                                     : "the session with the hub broke off";
+}
+
 bool Reached(const SessionView& view, const std::vector<FeedCursor>& ends) {
   return std::all_of(ends.begin(), ends.end(), [&](const FeedCursor& end) {
     return At(view.received, end.scope) >= end.sequence;
@@ -112,18 +120,20 @@ void SyncClient::Try() {
   options.config.initiator = true;
   options.config.hub = group_.replica().options().hub;
   options.config.id = group_.environment().Random();
+  options.config.silence_ms_max = options_.silence_ms_max;
   for (const auto& [entity, rule] : group_.replica().options().entities) {
     options.config.entities[entity] = rule.fingerprint;
   }
   options.progress = [this](const SessionView& view) { Progress(view); };
-  options.ended = [this](const absl::Status& status, bool again) { Ended(status, again); };
+  options.ended = [this](const absl::Status& status, bool again) {
+    Ended(status, again, absl::IsPermissionDenied(status));
+  };
   const std::shared_ptr<SessionHost> host = group_.Make(std::move(options));
   auto transport = connector_.Connect(host, [this] {
     absl::MutexLock lock(&mutex_);
-  options.config.silence_ms_max = options_.silence_ms_max;
     return stopping_ || paused_;
   });
-  if (!transport.ok()) return Ended(transport.status(), false);
+  if (!transport.ok()) return Ended(transport.status(), false, false);
   absl::MutexLock lock(&mutex_);
   host_ = host;
   view_ = {};
@@ -139,6 +149,7 @@ void SyncClient::Progress(const SessionView& view) {
     again_at_once_ = 0;
     ++sessions_;
     error_.clear();
+    kept_out_ = false;
     // Tells status how far the hub's feeds go.
     host_->Ask(++pulses_);
   }
@@ -152,7 +163,7 @@ void SyncClient::Progress(const SessionView& view) {
   ++progress_;
 }
 
-void SyncClient::Ended(const absl::Status& status, bool again_at_once) {
+void SyncClient::Ended(const absl::Status& status, bool again_at_once, bool kept_out) {
   PeerMemory memory;
   bool met = false;
   {
@@ -173,9 +184,12 @@ void SyncClient::Ended(const absl::Status& status, bool again_at_once) {
   ++progress_;
   const bool wanted = !stopping_ && !paused_;
   // A node may be offline for days: the same news is no news.
-  std::string error = status.ok() ? "the hub ended the session" : status.ToString();
+  std::string error = PlainReason(status);
   const bool news = error != error_;
-  if (wanted) error_ = std::move(error);
+  if (wanted) {
+    error_ = std::move(error);
+    kept_out_ = kept_out;
+  }
   int64_t wait_ms = 0;
   if (!again_at_once || ++again_at_once_ > kAgainAtOnceMax) {
     wait_ms = back_off_.Next(group_.environment().Random());
@@ -200,6 +214,7 @@ absl::Status SyncClient::Pause() {
   absl::MutexLock lock(&mutex_);
   paused_ = true;
   error_.clear();
+  kept_out_ = false;
   ++progress_;
   if (host_ != nullptr) host_->Stop(absl::CancelledError("syncing is paused"));
   return absl::OkStatus();
@@ -224,6 +239,7 @@ std::vector<PeerState> SyncClient::List() {
   state.connected = view_.ready;
   state.last_contact_ms = memory_.last_contact_ms;
   state.error = error_;
+  state.kept_out = kept_out_;
   state.held_back = view_.held_back;
   const std::string& chapter = group_.replica().options().chapter;
   for (const Scope& scope : {Scope::Global(), Scope::Chapter(chapter), Scope::All()}) {

@@ -77,7 +77,8 @@ class SyncClient final : public Peers {
   void Run();
   void Try();
   void Progress(const SessionView& view);
-  void Ended(const absl::Status& status, bool again_at_once);
+  // `kept_out`: the hub does not let this computer in.
+  void Ended(const absl::Status& status, bool again_at_once, bool kept_out);
   void TryNow() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool stopping() const;
 
@@ -99,7 +100,8 @@ class SyncClient final : public Peers {
   int64_t next_try_ms_ ABSL_GUARDED_BY(mutex_) = 0;                // steady clock
   int again_at_once_ ABSL_GUARDED_BY(mutex_) = 0;                  // in a row
   BackOff back_off_ ABSL_GUARDED_BY(mutex_);
-  std::string error_ ABSL_GUARDED_BY(mutex_);
+  std::string error_ ABSL_GUARDED_BY(mutex_);  // in plain words
+  bool kept_out_ ABSL_GUARDED_BY(mutex_) = false;
   uint64_t sessions_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t pulses_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t progress_ ABSL_GUARDED_BY(mutex_) = 0;  // rises with every event

@@ -12,6 +12,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/time/time.h"
 #include <openssl/bio.h>
 #include <openssl/ec.h>
 #include <openssl/err.h>
@@ -322,6 +323,22 @@ std::string PrivateKey::Sign(const std::string& text) const {
 }
 
 std::string PrivateKey::PublicKey() const { return PublicKeyOf(key_.get()); }
+
+std::string EndWarning(int64_t end, int64_t now) {
+  if (end - now > kEndWarningSeconds) return "";
+  const std::string at =
+      absl::FormatTime("%Y-%m-%d %H:%M UTC", absl::FromUnixSeconds(end), absl::UTCTimeZone());
+  if (end > now) {
+    return absl::StrCat("this computer's certificate ends on ", at,
+                        " and was not renewed: that happens by itself once it is in touch with the "
+                        "hub; after its end it syncs no more until it joins again with a new "
+                        "invitation from headquarters");
+  }
+  return absl::StrCat(
+      "this computer's certificate ended on ", at,
+      ": ask headquarters for a new invitation, stop chapter-node, and run `chapter-node join` "
+      "with it on the same folder; nothing that was written here is lost");
+}
 
 // --- Certificates. ---
 

@@ -32,6 +32,9 @@ inline constexpr int64_t kAuthoritySeconds = int64_t{20} * 365 * 24 * 3600;
 // A certificate holds from a little before it was made: clocks differ.
 inline constexpr int64_t kBackdatedSeconds = 3600;
 static_assert(kBackdatedSeconds < kCertificateSeconds && kCertificateSeconds < kAuthoritySeconds);
+// Whoever has not renewed one so long before its end is warned.
+inline constexpr int64_t kEndWarningSeconds = int64_t{14} * 24 * 3600;
+static_assert(kEndWarningSeconds < kCertificateSeconds / 3);
 // Keys, requests and chains that are read, in bytes.
 inline constexpr size_t kPemBytesMax = 32 << 10;
 
@@ -63,6 +66,10 @@ struct CertificateFacts {
 
 // The first certificate of a chain. INVALID_ARGUMENT where it is none of ours.
 absl::StatusOr<CertificateFacts> ReadCertificate(const std::string& chain_pem);
+
+// What a node's certificate that ends, or ended, then means and what to do, for people; empty where
+// that is not soon.
+std::string EndWarning(int64_t end, int64_t now);
 
 // The SHA-256 of the public key in a request (DER), 64 hexadecimal digits. INVALID_ARGUMENT
 // where the request is not signed by that key.

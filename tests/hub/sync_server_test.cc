@@ -244,6 +244,17 @@ TEST_F(SyncServerTest, DisconnectEndsASessionByItself) {
   // It may come again: nobody has revoked it.
   server().sync_server().Disconnect(italy_.options.node);
   EXPECT_TRUE(Eventually([&] { return italy.client.sessions() == 2; }));
+TEST_F(SyncServerTest, ARevokedNodeKnowsThatItIsKeptOut) {
+  // It showed the name of a code and no way out.
+  TestNode italy(italy_, server().address(), Enrol(italy_));
+  ASSERT_TRUE(italy.SyncNow().ok());
+  EXPECT_FALSE(italy.client.List().front().kept_out);
+  ASSERT_TRUE(server().enrolment().RevokeNode(italy_.options.node).ok());
+  server().sync_server().Disconnect(italy_.options.node);
+  ASSERT_TRUE(Eventually([&] { return italy.client.List().front().kept_out; }));
+  EXPECT_EQ(italy.client.List().front().error, "headquarters has revoked this computer");
+}
+
 }
 
 TEST_F(SyncServerTest, ANodeHearsInItsNextSessionWhatHeadquartersDecided) {

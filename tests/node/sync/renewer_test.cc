@@ -99,6 +99,27 @@ TEST_F(RenewerTest, AnotherCertificateThanWasAskedForIsNotTaken) {
   EXPECT_EQ(identity_.chain, before.chain);
 }
 
+TEST_F(RenewerTest, TheLastTwoWeeksAreWarnedOfOnceADay) {
+  constexpr int64_t kDay = 24 * 3600;
+  const int64_t end = ReadCertificate(identity_.chain)->not_after;
+  now_ = end - kEndWarningSeconds - 1;
+  EXPECT_EQ(renewer_.Warning(), "") << "in the first minute";
+  now_ += 1;
+  EXPECT_EQ(renewer_.Warning(), "") << "in the first minute";
+  now_ += kWarnAfterSeconds;
+  EXPECT_THAT(renewer_.Warning(), testing::HasSubstr("ends on 2024-02-12 22:13 UTC"));
+  now_ += kDay - 1;
+  EXPECT_EQ(renewer_.Warning(), "");
+  now_ += 1;
+  EXPECT_THAT(renewer_.Warning(), testing::HasSubstr("was not renewed"));
+  now_ = end;
+  EXPECT_THAT(renewer_.Warning(), testing::HasSubstr("new invitation"));
+  now_ = end - kDay;
+  EXPECT_EQ(*renewer_.RenewIfDue(), true);
+  now_ = end + kDay;
+  EXPECT_EQ(renewer_.Warning(), "");
+}
+
 TEST_F(RenewerTest, AClockThatWasWrongForAWhileDoesNoHarm) {
   // Before the hub's clock was known this computer's own was two years ahead.
   now_ = kMade + 2 * 365 * 24 * 3600;
