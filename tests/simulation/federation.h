@@ -154,7 +154,7 @@ class Federation {
   bool Step();
   void RunFor(uint64_t ms);
   // Runs until nothing is under way any more between those that can be reached. False
-  // where that takes longer than `ticks_max` seconds.
+  // where that takes longer than `ticks_max` seconds, or too many messages, which is a failure.
   bool Rest(uint64_t ticks_max);
   uint64_t steps() const { return steps_; }
 
@@ -307,6 +307,7 @@ class Federation {
   storage::WaitingCounts Waiting(const Site& site) const;
   bool DecideAll();
   bool Quiet() const;
+  bool WithinMessages();
   std::string Differences();
   void CheckBytes(size_t site);
   std::vector<const PlainRecords*> Others(size_t site, std::vector<PlainRecords>& keep);
@@ -361,6 +362,7 @@ class Federation {
   std::map<std::string, std::set<std::string>> made_by_;
   bool quiet_ = false;            // all faults have ended
   bool past_changed_ = false;     // a computer was cloned, or went back
+  uint64_t rest_messages_ = 0;    // the same, since all faults ended or Rest began
   uint64_t last_message_ms_ = 0;  // that was no heartbeat, nor a try of one who is let in no more
 };
 

@@ -49,14 +49,22 @@ struct Arguments {
   bool until_found = false;
 };
 
+// The most of something that a run took to come to rest, and which.
+struct Most {
+  uint64_t count = 0;
+  uint64_t seed = 0;
+  void Note(uint64_t counted, uint64_t of_seed) {
+    if (std::pair(counted, seed) > std::pair(count, of_seed)) *this = {counted, of_seed};
+  }
+};
+
 struct Total {
   Counts counts;
   uint64_t runs = 0;
   uint64_t steps = 0;
   uint64_t steps_least = UINT64_MAX;
-  // The longest that a run took to come to rest, in seconds, and which.
-  uint64_t rest_most_s = 0;
-  uint64_t rest_most_seed = 0;
+  Most rest_s;
+  Most rest_messages;  // a computer
   std::vector<std::pair<uint64_t, Report>> failures;
 };
 
@@ -124,11 +132,8 @@ Total RunAll(const Arguments& arguments, uint64_t first, uint64_t last) {
       total.steps += report.steps;
       total.steps_least = std::min(total.steps_least, report.steps);
       total.counts.Add(report.counts);
-      const uint64_t rest_s = report.counts.Get("ticks until quiet", "all");
-      if (std::pair(rest_s, total.rest_most_seed) > std::pair(total.rest_most_s, seed)) {
-        total.rest_most_s = rest_s;
-        total.rest_most_seed = seed;
-      }
+      total.rest_s.Note(report.counts.Get("ticks until quiet", "all"), seed);
+      total.rest_messages.Note(report.counts.Get("messages a computer until quiet", "all"), seed);
       if (report.ok) continue;
       if (arguments.until_found) {
         end = std::min(end.load(), seed);
@@ -193,9 +198,10 @@ int RunSeeds(const Arguments& arguments) {
     }
   }
   const bool every_kind = !arguments.every_kind || CheckEveryKind(total.counts, arguments.options);
-  if (total.rest_most_s > 0) {
-    std::cout << "at rest after " << total.rest_most_s << " simulated seconds at most, seed "
-              << total.rest_most_seed << "\n";
+  if (total.rest_s.count > 0) {
+    std::cout << "at rest after " << total.rest_s.count << " simulated seconds at most, seed "
+              << total.rest_s.seed << ", and " << total.rest_messages.count
+              << " messages a computer, seed " << total.rest_messages.seed << "\n";
   }
   std::cout << total.runs << " seeds, " << total.steps << " steps (at least " << total.steps_least
             << " each), " << total.failures.size() << " failed, " << static_cast<uint64_t>(seconds)
