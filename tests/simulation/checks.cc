@@ -173,7 +173,9 @@ void Federation::Look(size_t number) {
     report_.counts.Add("found out", site.options.hub ? "a hub's rollback" : "a node's rollback");
   }
   if (site.changed.empty()) return;
+  NoteIds(site);
   NoteRefused(number);
+  JudgeTaken(number, site.changed);
   NotePlaces(number, site.changed);
   for (const std::string& record : std::exchange(site.changed, {})) {
     const auto now = Read(number, record);
@@ -181,10 +183,30 @@ void Federation::Look(size_t number) {
     if (record == options_.watch) Watched(number);
     if (now) {
       ledger_.Observe(number, record, *now);
+      rights_.Observe(number, record, *now);
     } else {
       ExcuseLetGo(number, record);
       ledger_.ObserveGone(number, record);
     }
+  }
+}
+
+void Federation::NoteIds(const Site& site) {
+  rights_.NoteId(site.number, site.life->replica->replica_id().value);
+  rights_.NoteId(site.number, site.life->replica->writer_id().value);
+}
+
+// Whether a hub may have taken these changes of those who wrote them.
+void Federation::JudgeTaken(size_t number, const std::set<std::string>& records) {
+  if (!sites_[number]->options.hub) return;
+  const Reader reader{sites_[number]->life->replica.get(), {}};
+  const RightsWatch::Around around{
+      .before = [&](const std::string& record) { return ledger_.Last(number, record); },
+      .now = [&](const std::string& record) { return Reader::Find(&reader, record); },
+      .ever_in = [&](const std::string& record) { return ever_in_[record]; }};
+  for (const std::string& record : records) {
+    const PlainRecord* now = Reader::Find(&reader, record);
+    if (now != nullptr) rights_.Taken(number, record, ledger_.Last(number, record), *now, around);
   }
 }
 

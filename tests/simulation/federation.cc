@@ -160,7 +160,8 @@ Federation::Federation(const Options& options, Limits limits)
       network_random_(options.seed, Purpose::kNetwork),
       executor_random_(options.seed, Purpose::kExecutor),
       fault_random_(options.seed, Purpose::kFaults),
-      ledger_([this](const std::string& what) { Fail(what); }) {
+      ledger_([this](const std::string& what) { Fail(what); }),
+      rights_([this](const std::string& what) { Fail(what); }) {
   LogSink::Install();
   LogSink::federation = this;
 }
@@ -179,6 +180,8 @@ Federation::~Federation() {
 size_t Federation::AddSite(std::unique_ptr<Site> site) {
   site->number = sites_.size();
   site->environment = std::make_unique<SiteEnvironment>(*this, site->number);
+  rights_.AddComputer(site->number,
+                      {site->name, site->options.node.ToString(), site->options.chapter});
   sites_.push_back(std::move(site));
   return sites_.size() - 1;
 }
@@ -292,9 +295,11 @@ void Federation::Start(size_t number) {
   Log(absl::StrCat(site.name, " starts as ", storage::ToHex(site.life->replica->replica_id().value),
                    " epoch ", storage::ToHex(site.life->replica->epoch().value)));
   CheckFeeds(number);
+  NoteIds(site);
   std::set<std::string> held;
   for (const auto& [record, now] : ReadAll(number)) {
     ledger_.Observe(number, record, now);
+    rights_.Observe(number, record, now);
     held.insert(record);
   }
   site.scopes.clear();
@@ -583,6 +588,7 @@ bool Federation::Put(size_t number, const std::vector<Edit>& edits) {
       write.cells.push_back({path, std::move(value)});
       const std::string path_text = PathText(path);
       absl::StrAppend(&text, " ", path_text, "=", ToText(cell.text));
+      rights_.Writes(edit.record, path_text, cell.text);
       // Of two writes of a field in one edit the last counts.
       std::erase_if(cells, [&](const Ledger::Cell& earlier) { return earlier.path == path_text; });
       // Writing what a field already holds is no write.
@@ -633,6 +639,7 @@ bool Federation::WriteOne(size_t number, const std::string& record, LocalWrite::
   size_t first = 0;
   if (kind == LocalWrite::Kind::kErase) {
     first = ledger_.BeginErase(Writer(number), record, *visible);
+    if (site.options.hub) rights_.Ordered(record);
   } else {
     first =
         ledger_.Begin(Writer(number), record, &*visible,
@@ -756,24 +763,83 @@ bool Federation::Scrub(size_t number) {
   return true;
 }
 
-bool Federation::Decide(size_t number, bool approve) {
-  const Site& site = *sites_[number];
-  if (site.life == nullptr) return false;
+std::string Federation::OfficersView::Push::Text() const {
+  std::string text;
+  for (const auto& [path, cell] : shown.cells) {
+    absl::StrAppend(&text, path, "=", ToText(cell.value), " ", cell.stamp.time, "@",
+                    cell.stamp.replica, " ");
+  }
+  return text;
+}
+
+std::optional<Federation::OfficersView::Push> Federation::Show(size_t number,
+                                                               const storage::Approval& approval) {
+  const auto news = sites_[number]->life->replica->ReadApproval(approval.number);
+  if (!news.ok()) return std::nullopt;
+  OfficersView::Push push{approval, NameOf(approval.key), {}};
+  storage::Record cells;
+  for (const storage::Cell& cell : news->cells) cells.Put(cell);
+  push.shown.cells = ToPlain(cells).cells;
+  push.shown.conflicts = news->conflicts + news->settlements > 0;
+  push.shown.erasure = approval.erasure;
+  return push;
+}
+
+// What was rejected does not wait again.
+void Federation::LookAtWaiting(size_t number) {
+  Site& site = *sites_[number];
+  OfficersView& view = site.officers_view;
   for (const storage::Approval& approval : site.life->replica->ListApprovals(0, SIZE_MAX)) {
+    if (view.shown.contains(approval.number)) continue;
+    const auto push = Show(number, approval);
+    if (!push) continue;
+    const auto rejected = view.rejected.find({approval.from, approval.epoch, push->record});
+    const bool cells_alone = !push->shown.conflicts && !push->shown.erasure;
+    if (cells_alone && rejected != view.rejected.end() && rejected->second == push->Text()) {
+      Fail(absl::StrCat(push->record, " waits at ", site.name,
+                        " once more, as it was rejected: ", push->Text()));
+    }
+    view.shown.emplace(approval.number, *push);
+  }
+}
+
+bool Federation::Decide(size_t number, bool approve) {
+  Site& site = *sites_[number];
+  if (site.life == nullptr) return false;
+  OfficersView& view = site.officers_view;
+  if (view.shown.empty()) LookAtWaiting(number);
+  for (const auto& [waiting, push] : std::map(view.shown)) {
+    const storage::Approval& approval = push.approval;
     const bool revoked = std::all_of(sites_.begin(), sites_.end(), [&](const auto& other) {
       return other->revoked || other->options.node != approval.from;
     });
     if (revoked || (approval.erasure && !approve)) continue;
-    Log(absl::StrCat(site.name, approve ? " approves " : " rejects ", NameOf(approval.key)));
+    view.shown.erase(waiting);
     storage::Replica& replica = *site.life->replica;
-    const auto done = approve ? replica.Approve(approval.number) : replica.Reject(approval.number);
+    const auto now = Show(number, approval);
+    if (!now) {
+      report_.counts.Add("officer's word", "too late");
+      continue;
+    }
+    Log(absl::StrCat(site.name, approve ? " approves " : " rejects ", push.record));
+    const auto before = Read(number, push.record);
+    if (approve) rights_.Approve(push.record, push.shown);
+    const auto done = approve ? replica.Approve(waiting) : replica.Reject(waiting);
+    const std::tuple where{approval.from, approval.epoch, push.record};
+    view.rejected.erase(where);
+    if (const auto after = Read(number, push.record); approve && after) {
+      rights_.Approved(number, push.record, push.shown, before ? &*before : nullptr, *after);
+    }
+    if (!approve && done.ok() && !now->shown.conflicts) view.rejected[where] = now->Text();
     Made(number, done.status());
     if (done.ok() && site.life != nullptr) {
       site.life->table->Stop(approval.from, absl::AbortedError("headquarters has decided"));
     }
     AfterTask(number);
+    if (site.life != nullptr) LookAtWaiting(number);
     return done.ok();
   }
+  if (site.life != nullptr) LookAtWaiting(number);
   return false;
 }
 
@@ -883,6 +949,7 @@ void Federation::GoBack(size_t number, Aware aware) {
   site.from_the_past = true;
   site.went_back_ms = scheduler_.now_ms();
   if (site.options.hub) {
+    site.officers_view = {};
     ledger_.HubWentBack();
     // It may not know any more that one of two computers of an id has been there.
     std::map<uint64_t, size_t> users;

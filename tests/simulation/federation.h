@@ -32,6 +32,7 @@
 #include "tests/simulation/options.h"
 #include "tests/simulation/random.h"
 #include "tests/simulation/report.h"
+#include "tests/simulation/rights_watch.h"
 #include "tests/simulation/scheduler.h"
 
 namespace chaptersync::simulation {
@@ -95,7 +96,8 @@ class Federation {
   bool DropRefused(size_t site);
   bool Scrub(size_t site);
   // An officer at a hub says a word on the oldest that waits there, of a node that is not revoked.
-  // What erases is never rejected: it would stay at the one node. False where nothing waits.
+  // They have looked at what waits some time before. What erases is never rejected: it would stay
+  // at the one node. False where nothing waits.
   bool Decide(size_t site, bool approve);
   void Revoke(size_t site);
   // What stands at a site, empty where it does not hold the record.
@@ -211,6 +213,18 @@ class Federation {
     PlainRecords records;
     Reached reached;
   };
+  // What an officer at a hub was shown of a push that waits, by its number; and of those that were
+  // rejected, by node, epoch and record.
+  struct OfficersView {
+    struct Push {
+      storage::Approval approval;
+      std::string record;
+      RightsWatch::Shown shown;
+      std::string Text() const;
+    };
+    std::map<uint64_t, Push> shown;
+    std::map<std::tuple<storage::NodeId, storage::Epoch, std::string>, std::string> rejected;
+  };
   struct Clock {
     int64_t offset_ms = 0;
     int64_t parts_per_million = 0;
@@ -253,6 +267,7 @@ class Federation {
     std::map<std::string, std::set<std::string>> scopes;
     std::map<std::string, std::map<std::string, uint64_t>> left_ms;
     Reached reached;
+    OfficersView officers_view;  // a hub's
   };
   // A stream's state as the checkers follow it, for each side that sends.
   struct Watch {
@@ -289,6 +304,8 @@ class Federation {
   // Whether errors are to be expected of a site's program.
   bool DiskAtFault(Site& site) const;
   void Watched(size_t site);
+  void JudgeTaken(size_t hub, const std::set<std::string>& records);
+  void NoteIds(const Site& site);
   void ExcuseLetGo(size_t site, const std::string& record);
   bool Sends(const std::shared_ptr<Watch>& watch, size_t side, const v1::SyncMessage& message,
              size_t bytes);
@@ -306,6 +323,8 @@ class Federation {
   bool Admitted(const Site& site) const { return !ended_certificates_.contains(site.options.node); }
   storage::WaitingCounts Waiting(const Site& site) const;
   bool DecideAll();
+  void LookAtWaiting(size_t hub);
+  std::optional<OfficersView::Push> Show(size_t hub, const storage::Approval& approval);
   bool Quiet() const;
   bool WithinMessages();
   std::string Differences();
@@ -344,6 +363,7 @@ class Federation {
   size_t backlog_most_ = 0;
   std::set<uint64_t> replicas_told_;  // ids in a Hello or Welcome of a computer of the federation
   Ledger ledger_;
+  RightsWatch rights_;
   std::vector<std::unique_ptr<Site>> sites_;
   std::set<std::pair<size_t, size_t>> divided_;
   std::set<storage::NodeId> ended_certificates_;

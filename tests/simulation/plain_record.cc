@@ -158,6 +158,7 @@ PlainRecord ToPlain(const storage::Record& record) {
     for (const storage::SettlementEntry& s : entry.settlements) {
       absl::StrAppend(&plain.rest, " settled ", static_cast<int>(s.choice), " by ", s.actor, " ",
                       ToText(stamp(s.version)));
+      plain.settled.push_back(stamp(s.version));
     }
     out.log.push_back(std::move(plain));
   }

@@ -61,7 +61,8 @@ struct PlainEntry {
   PlainValue current;
   Stamp current_stamp;
   bool open = true;
-  std::string rest;  // all else that the entry holds
+  std::string rest;                 // all else that the entry holds
+  std::vector<Stamp> settled = {};  // of its settlements; in `rest` as well
 };
 
 struct PlainRecord {
