@@ -15,6 +15,7 @@
 #include "node/api/limits.h"
 #include "node/api/page_token.h"
 #include "node/api/status.h"
+#include "node/entity/node_names.h"
 #include "node/entity/text.h"
 #include "storage/core/status.h"
 
@@ -33,11 +34,7 @@ absl::Status NoHub() {
 absl::StatusOr<ApprovalsServiceServer::Names> ApprovalsServiceServer::ReadNames() const {
   if (roster_ == nullptr) return NoHub();
   CHAPTER_ASSIGN_OR_RETURN(const std::vector<Roster::Node> nodes, roster_->ListNodes());
-  Names names;
-  for (const Roster::Node& node : nodes) {
-    names[node.node] = absl::StrCat(node.chapter, "/", node.name);
-  }
-  return names;
+  return ShownNames(nodes);
 }
 
 v1::Approval ApprovalsServiceServer::Show(const storage::Approval& approval,

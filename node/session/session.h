@@ -324,8 +324,8 @@ class Session {
   std::optional<storage::Sequence> ToldAnew();
   // Reads what the peer asked for, a page at a time.
   void ReadWanted();
-  // Reads what must go to the peer before the Stored of its push.
   std::string NamesOf(const std::vector<storage::RecordKey>& keys) const;
+  // Reads what must go to the peer before the Stored of its push.
   void ReadAnswers();
   // Fits pages to the line: one of so many bytes was acknowledged after so long.
   void Adapt(size_t bytes, uint64_t elapsed_ms);

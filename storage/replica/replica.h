@@ -223,9 +223,9 @@ class Replica {
   absl::StatusOr<RefusedWrite> GetRefused(uint64_t number) const;
   absl::Status ForgetRefused(uint64_t number);
 
-  // Calls `listener` after each durable commit with what it changed, on the
-  // thread that committed; it must not call back into the replica. Returns a
-  // number for Unsubscribe, after which it is never called again.
+  // Calls `listener` after each durable commit with what it changed, or with nothing while bytes
+  // are to be scrubbed, on the thread that committed; it must call nothing of the replica but
+  // residue_left. Returns a number for Unsubscribe, after which it is never called again.
   uint64_t Subscribe(std::function<void(const std::vector<ChangeEvent>&)> listener);
   void Unsubscribe(uint64_t number);
 
@@ -298,6 +298,8 @@ class Replica {
   absl::Status Scrub();
   // Whether Scrub has something to do, also from before a restart.
   bool scrub_due() const;
+  // So many commits since the start have left bytes to scrub.
+  uint64_t residue_left() const;
 
  private:
   struct Identity {

@@ -133,62 +133,62 @@ TEST_F(OptionsTest, AnInvitationsTextInTheWrongPlaceIsNotShown) {
 }
 
 TEST(EngineWatchTest, ReportsLostDataAndNothingElse) {
-// A clock that a test moves.
-class TestClockTest : public testing::Test {
- protected:
-  TestClockTest() {
-    file_ = testing::TempDir() + "test_clock_" + std::to_string(getpid());
-    SetOffset("0");
-  }
-  ~TestClockTest() override { unlink(file_.c_str()); }
+  // A clock that a test moves.
+  class TestClockTest : public testing::Test {
+   protected:
+    TestClockTest() {
+      file_ = testing::TempDir() + "test_clock_" + std::to_string(getpid());
+      SetOffset("0");
+    }
+    ~TestClockTest() override { unlink(file_.c_str()); }
 
-  // In one step, as the file may be read at any time.
-  void SetOffset(const std::string& text) {
-    std::ofstream(file_ + ".new") << text;
-    ASSERT_EQ(rename((file_ + ".new").c_str(), file_.c_str()), 0);
-  }
-  // How far it is ahead of another that nobody moves.
-  static int64_t AheadMs(SystemEnvironment& environment) {
-    SystemEnvironment right;
-    return static_cast<int64_t>(environment.NowMs()) - static_cast<int64_t>(right.NowMs());
-  }
+    // In one step, as the file may be read at any time.
+    void SetOffset(const std::string& text) {
+      std::ofstream(file_ + ".new") << text;
+      ASSERT_EQ(rename((file_ + ".new").c_str(), file_.c_str()), 0);
+    }
+    // How far it is ahead of another that nobody moves.
+    static int64_t AheadMs(SystemEnvironment& environment) {
+      SystemEnvironment right;
+      return static_cast<int64_t>(environment.NowMs()) - static_cast<int64_t>(right.NowMs());
+    }
 
-  static constexpr int64_t kDayMs = 86'400'000;
-  // For the time between two looks.
-  static constexpr double kSlackMs = kDayMs / 4.0;
-  std::string file_;
-};
-
-TEST_F(TestClockTest, MovesWhileTheProgramRuns) {
-  SystemEnvironment environment({.offset_ms = kDayMs, .offset_file = file_});
-  const auto expect_ahead = [&](int64_t days) {
-    EXPECT_NEAR(static_cast<double>(AheadMs(environment)), static_cast<double>(days * kDayMs),
-                kSlackMs);
+    static constexpr int64_t kDayMs = 86'400'000;
+    // For the time between two looks.
+    static constexpr double kSlackMs = kDayMs / 4.0;
+    std::string file_;
   };
-  expect_ahead(1);
-  SetOffset(std::to_string(60 * kDayMs) + "\n");
-  expect_ahead(61);
-  SetOffset(" -" + std::to_string(3 * kDayMs));
-  expect_ahead(-2);
-  // What says nothing changes nothing.
-  for (const char* nothing : {"", "soon", "9223372036854775807", "1.5"}) {
-    SetOffset(nothing);
+
+  TEST_F(TestClockTest, MovesWhileTheProgramRuns) {
+    SystemEnvironment environment({.offset_ms = kDayMs, .offset_file = file_});
+    const auto expect_ahead = [&](int64_t days) {
+      EXPECT_NEAR(static_cast<double>(AheadMs(environment)), static_cast<double>(days * kDayMs),
+                  kSlackMs);
+    };
+    expect_ahead(1);
+    SetOffset(std::to_string(60 * kDayMs) + "\n");
+    expect_ahead(61);
+    SetOffset(" -" + std::to_string(3 * kDayMs));
+    expect_ahead(-2);
+    // What says nothing changes nothing.
+    for (const char* nothing : {"", "soon", "9223372036854775807", "1.5"}) {
+      SetOffset(nothing);
+      expect_ahead(-2);
+    }
+    unlink(file_.c_str());
     expect_ahead(-2);
   }
-  unlink(file_.c_str());
-  expect_ahead(-2);
-}
 
-TEST_F(TestClockTest, IsWarnedOfAndMustBeReadable) {
-  EXPECT_FALSE(TestClock().set());
-  EXPECT_TRUE(CheckTestClock({}).ok());
-  EXPECT_TRUE(CheckTestClock({.offset_ms = 1, .offset_file = ""}).ok());
-  EXPECT_TRUE(CheckTestClock({.offset_ms = 0, .offset_file = file_}).ok());
-  SetOffset("tomorrow");
-  const absl::Status unreadable = CheckTestClock({.offset_ms = 0, .offset_file = file_});
-  EXPECT_TRUE(absl::IsInvalidArgument(unreadable)) << unreadable;
-  EXPECT_THAT(std::string(unreadable.message()), HasSubstr(file_));
-}
+  TEST_F(TestClockTest, IsWarnedOfAndMustBeReadable) {
+    EXPECT_FALSE(TestClock().set());
+    EXPECT_TRUE(CheckTestClock({}).ok());
+    EXPECT_TRUE(CheckTestClock({.offset_ms = 1, .offset_file = ""}).ok());
+    EXPECT_TRUE(CheckTestClock({.offset_ms = 0, .offset_file = file_}).ok());
+    SetOffset("tomorrow");
+    const absl::Status unreadable = CheckTestClock({.offset_ms = 0, .offset_file = file_});
+    EXPECT_TRUE(absl::IsInvalidArgument(unreadable)) << unreadable;
+    EXPECT_THAT(std::string(unreadable.message()), HasSubstr(file_));
+  }
 
   auto memory = std::make_unique<storage::MemoryEngine>();
   storage::MemoryEngine& engine = *memory;
@@ -274,7 +274,7 @@ class FakePeers final : public Peers {
 
   std::vector<PeerState> states;
   bool is_paused = false;
-void EraseFirst(Site& hub) { Erase(hub, 1); }
+  void EraseFirst(Site& hub) { Erase(hub, 1); }
 
   bool wait = false;
   std::optional<int64_t> timeout;
@@ -301,20 +301,19 @@ class FakeRoster final : public Roster {
   std::vector<Node> nodes;
   std::vector<storage::NodeId> revoked;
   std::vector<storage::NodeId> restarted;
-TEST(ScrubberTest, DropsThatGoOnDoNotPutItOffForEver) {
-  // Where something was dropped every few seconds nothing was ever scrubbed.
-  Site hub("", 1);
-  Scrubber scrubber(*hub.replica, /*after_ms=*/3'600'000, /*within_ms=*/1);
-  ASSERT_TRUE(hub.Put(1, "italy", "secret").ok());
-  EraseFirst(hub);
-  EXPECT_TRUE(Eventually([&] { return scrubber.scrubs() == 1; }));
-  EXPECT_FALSE(hub.replica->scrub_due());
-  // What is dropped later is another first.
-  ASSERT_TRUE(hub.Put(2, "italy", "secret").ok());
-  Erase(hub, 2);
-  EXPECT_TRUE(Eventually([&] { return scrubber.scrubs() == 2; }));
-}
-
+  TEST(ScrubberTest, DropsThatGoOnDoNotPutItOffForEver) {
+    // Where something was dropped every few seconds nothing was ever scrubbed.
+    Site hub("", 1);
+    Scrubber scrubber(*hub.replica, /*after_ms=*/3'600'000, /*within_ms=*/1);
+    ASSERT_TRUE(hub.Put(1, "italy", "secret").ok());
+    EraseFirst(hub);
+    EXPECT_TRUE(Eventually([&] { return scrubber.scrubs() == 1; }));
+    EXPECT_FALSE(hub.replica->scrub_due());
+    // What is dropped later is another first.
+    ASSERT_TRUE(hub.Put(2, "italy", "secret").ok());
+    Erase(hub, 2);
+    EXPECT_TRUE(Eventually([&] { return scrubber.scrubs() == 2; }));
+  }
 };
 
 // The services on a socket, as the daemons serve them.
@@ -715,6 +714,16 @@ TEST_F(ApprovalsTest, SeveralAreDecidedAtOnce) {
               grpc::StatusCode::INVALID_ARGUMENT);
   }
   EXPECT_FALSE(Erased(2));
+}
+
+TEST_F(ApprovalsTest, WhatWasRejectedIsScrubbed) {
+  Serve(&roster_);
+  PushText(known_, 1, "there");
+  Scrubber scrubber(*site_.replica, 1);
+  EXPECT_EQ(scrubber.scrubs(), 0u);
+  ASSERT_TRUE(Reject(1).ok());
+  EXPECT_TRUE(Eventually([&] { return scrubber.scrubs() == 1; }))
+      << "no record has changed, and its bytes are in the files";
 }
 
 TEST_F(ApprovalsTest, AreAtTheHubOnly) {
