@@ -329,7 +329,8 @@ class DecisionsTest(StrangerTest):
         for record, one in waiting.items():
             shown[record] = self.federation.row("hq", "approvals", "show", str(one["number"]))
             self.assertEqual({key: shown[record][key] for key in one}, one)
-        self.assertEqual({record: (one["fields"], one["erasure"]) for record, one in shown.items()},
+        self.assertEqual({record: ({value["field"]: value["value"] for value in one["values"]}, one["erasure"])
+                          for record, one in shown.items()},
                          {approved: ({"degrees.first": {"level": "PhD"}}, False),
                           rejected: ({"degrees.first": {"level": "MA"}}, False), erased: ({}, True), alive: ({}, True)})
         # Only headquarters decides, and only what is there.

@@ -778,7 +778,7 @@ std::optional<Federation::OfficersView::Push> Federation::Show(size_t number,
   if (!news.ok()) return std::nullopt;
   OfficersView::Push push{approval, NameOf(approval.key), {}};
   storage::Record cells;
-  for (const storage::Cell& cell : news->cells) cells.Put(cell);
+  for (const auto& value : news->values) cells.Put(value.pushed);
   push.shown.cells = ToPlain(cells).cells;
   push.shown.conflicts = news->conflicts + news->settlements > 0;
   push.shown.erasure = approval.erasure;
