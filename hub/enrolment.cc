@@ -22,6 +22,7 @@
 #include "node/entity/registry.h"
 #include "node/session/wire.h"
 #include "storage/core/digest.h"
+#include "node/entity/node_names.h"
 #include "storage/core/status.h"
 
 namespace chaptersync::hub {
@@ -255,12 +256,7 @@ absl::StatusOr<v1::EnrolResponse> Enrolment::EnrolLocked(const v1::EnrolRequest&
   if (node == replica_.options().node) {
     return absl::InvalidArgumentError("this id is the hub's own");
   }
-  if (request.name().size() > kNodeNameBytesMax) {
-    return too_long("a node's name", request.name().size(), kNodeNameBytesMax);
-  }
-  if (!IsPlain(request.name())) {
-    return absl::InvalidArgumentError("a node's name may not hold control characters");
-  }
+  if (!request.name().empty()) CHAPTER_RETURN_IF_ERROR(node::CheckNodeName(request.name()));
   if (request.code().size() > kCodeBytesMax) {
     return too_long("a code", request.code().size(), kCodeBytesMax);
   }

@@ -32,8 +32,6 @@ static_assert(kInvitationSecondsMin < kInvitationSecondsDefault);
 static_assert(kInvitationSecondsDefault < kInvitationSecondsMax);
 // A spent invitation is remembered so long, to tell who comes with it why not.
 inline constexpr int64_t kInvitationKeptSeconds = 30 * 24 * 3600;
-// What people call a computer, in bytes.
-inline constexpr size_t kNodeNameBytesMax = 255;
 // Invitations that wait to be used.
 inline constexpr size_t kInvitationsMax = 500;
 // Between two certificates of one node, in seconds.

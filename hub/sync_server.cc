@@ -172,8 +172,15 @@ void SyncServer::Authorize(uint64_t serial, const node::CertificateFacts& shown,
                   {enrolled->node,
                    replica,
                    {Scope::Global(), Scope::Chapter(enrolled->chapter)},
-                   absl::StrCat("node ", enrolled->chapter, "/", enrolled->name)},
+                   absl::StrCat("node ", NameOf(*enrolled))},
                   std::move(done));
+}
+
+// As people know it from others.
+std::string SyncServer::NameOf(const EnrolledNode& node) const {
+  const auto nodes = enrolment_.ListNodes();
+  if (!nodes.ok()) return absl::StrCat(node.chapter, "/", node.name);
+  return node::ShownNames(*nodes)[node.node];
 }
 
 void SyncServer::Disconnect(const NodeId& node) {
@@ -193,10 +200,11 @@ std::vector<node::PeerState> SyncServer::List() {
   std::vector<node::PeerState> states;
   const auto nodes = enrolment_.ListNodes();
   if (!nodes.ok()) return states;
+  const std::map<NodeId, std::string> names = node::ShownNames(*nodes);
   const std::map<NodeId, node::SessionView> views = sessions_.Ready();
   for (const EnrolledNode& enrolled : *nodes) {
     node::PeerState state;
-    state.name = absl::StrCat(enrolled.chapter, "/", enrolled.name);
+    state.name = names.at(enrolled.node);
     state.node = enrolled.node;
     node::PeerMemory memory;
     if (const auto it = views.find(enrolled.node); it != views.end()) {

@@ -63,6 +63,7 @@ class SyncServer final : public v1::ReplicationService::CallbackService, public 
                                               const std::function<bool()>& cancelled) override;
 
  private:
+  std::string NameOf(const EnrolledNode& node) const;
   void Authorize(uint64_t serial, const node::CertificateFacts& shown, const node::Authorize& who,
                  storage::ReplicaId replica, std::function<void(node::Authorized)> done);
 

@@ -15,6 +15,7 @@
 #include "node/daemon/sync_service.h"
 #include "node/entity/registry.h"
 #include "node/sync/grpc_stream.h"
+#include "node/entity/node_names.h"
 
 namespace chaptersync::node {
 namespace {
@@ -41,8 +42,10 @@ absl::StatusOr<storage::NodeId> FindNode(const std::vector<Roster::Node>& nodes,
   std::vector<const Roster::Node*> found;
   for (const Roster::Node& node : nodes) {
     const bool by_id = !text.empty() && absl::StartsWith(node.node.ToString(), text);
-    if (by_id || absl::StrCat(node.chapter, "/", node.name) == text) found.push_back(&node);
+    const bool by_name = absl::StrCat(node.chapter, "/", node.name) == text;
+    if (by_id || by_name || shown.at(node.node) == text) found.push_back(&node);
   }
+  const std::map<storage::NodeId, std::string> shown = ShownNames(nodes);
   if (found.size() == 1) return found.front()->node;
   if (found.empty()) {
     return absl::NotFoundError(
@@ -161,3 +164,5 @@ grpc::Status AdminServiceServer::RevokeChapter(grpc::ServerContext*,
 }
 
 }  // namespace chaptersync::node
+  const std::map<storage::NodeId, std::string> shown = ShownNames(*nodes);
+    out->set_display_name(shown.at(node.node));

@@ -103,8 +103,8 @@ absl::StatusOr<int> Lock(const std::string& folder) {
     char holder[32] = {};
     const ssize_t size = pread(fd.get(), holder, sizeof(holder) - 1, 0);
     const std::string pid(holder, size > 0 ? strcspn(holder, "\n") : 0);
-    return absl::FailedPreconditionError(
-        absl::StrCat("'", folder, "' is in use by process ", pid.empty() ? "?" : pid));
+    return absl::FailedPreconditionError(absl::StrCat(
+        "'", folder, "' is in use by process ", pid.empty() ? "?" : pid, "; stop that one first"));
   }
   if (ftruncate(fd.get(), 0) != 0) return Failed("write", path);
   CHAPTER_RETURN_IF_ERROR(WriteAll(fd.get(), absl::StrCat(getpid(), "\n"), path));

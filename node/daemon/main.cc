@@ -14,6 +14,7 @@
 #include "node/api/status.h"
 #include "node/daemon/daemon.h"
 #include "node/daemon/invitation.h"
+#include "node/entity/node_names.h"
 #include "node/session/wire.h"
 #include "node/sync/grpc_connector.h"
 #include "node/sync/one_request.h"
@@ -36,12 +37,22 @@ struct Options {
   std::string data;
   std::string invitation;
   std::string hub;
+  std::string name;
   TestClock test_clock;
 };
 
-std::string ComputerName() {
+// What people call this computer where nobody has said: its host name, unless that is no name.
+std::string HostName() {
   char name[256] = {};
-  return gethostname(name, sizeof(name) - 1) == 0 ? std::string(name) : "computer";
+  if (gethostname(name, sizeof(name) - 1) != 0 || !CheckNodeName(name).ok()) return "computer";
+  return name;
+}
+
+// One of several wrong ones that came from this address: the invitation was not looked at, and is
+// as good as before.
+absl::Status TryLater(const absl::Status& status) {
+  if (!absl::IsResourceExhausted(status)) return status;
+  return absl::UnavailableError(status.message());
 }
 
 // The folder to join with: a new one, or one that has joined before and whose certificate has ended
@@ -66,6 +77,13 @@ absl::Status Join(const Options& options) {
   CHAPTER_ASSIGN_OR_RETURN(const v1::Invitation invitation,
                            ReadInvitation(options.invitation, std::cin));
   const std::string hub = options.hub.empty() ? invitation.hub() : options.hub;
+  const std::string name = options.name.empty() ? HostName() : options.name;
+  if (const absl::Status right = CheckNodeName(name); !right.ok()) {
+    return MayBeSecret(name) ? absl::InvalidArgumentError(
+                                   "--name is no name of a computer; it is not shown, as it may be "
+                                   "a secret")
+                             : right;
+  }
   if (MayBeSecret(hub)) {
     return absl::InvalidArgumentError(
         absl::StrCat(options.hub.empty() ? "the invitation's hub" : "--hub",
@@ -111,13 +129,14 @@ absl::Status Join(const Options& options) {
                      [&] { return std::chrono::system_clock::now() > deadline; }));
   request.set_code(invitation.code());
   request.set_node(ToBytes(node));
-  request.set_name(ComputerName());
+  request.set_name(name);
   request.set_chapter(invitation.chapter());
   v1::EnrolResponse response;
   grpc::ClientContext context;
   context.set_deadline(deadline);
   const auto stub = v1::EnrolmentService::NewStub(channel);
-  CHAPTER_RETURN_IF_ERROR(FromGrpc(SendOneRequest(stub->Enrol(&context, &response), request)));
+  CHAPTER_RETURN_IF_ERROR(
+      TryLater(FromGrpc(SendOneRequest(stub->Enrol(&context, &response), request))));
   CHAPTER_ASSIGN_OR_RETURN(const std::string federation, FederationOf(verdict->authority()));
   CHAPTER_RETURN_IF_ERROR(
       CheckIssued(response.chain(), key,
@@ -215,6 +234,10 @@ int Main(int argc, char** argv) {
   PrepareLog();
   AllowOnlyTls13();
   const absl::Status status = join->parsed() ? Join(options) : Serve(options);
+  join->add_option("--name", options.name,
+                   "what people call this computer; unset: its host name. Names may be shared, but "
+                   "one of each in a chapter is easier to tell apart")
+      ->envname("CHAPTER_NODE_NAME");
   return status.ok() ? kExitDone : Fail(kProgram, status);
 }
 

@@ -12,6 +12,7 @@
 #include "hub/refusal_log.h"
 #include "node/sync/one_request.h"
 #include "tests/hub/hub_fixture.h"
+#include "node/entity/node_names.h"
 
 namespace chaptersync::hub {
 namespace {
@@ -495,10 +496,10 @@ TEST_F(EnrolmentTest, ATimeOrANameOutOfRangeIsRefused) {
   }
   const v1::Invitation invitation = Invite();
   const v1::EnrolRequest right = Request(invitation.code(), 7, key_);
-  std::vector<v1::EnrolRequest> wrong(9, right);
+  std::vector<v1::EnrolRequest> wrong(10, right);
   wrong[0].set_node("short");
   wrong[1].set_node(std::string(16, '\0'));
-  wrong[2].set_name(std::string(kNodeNameBytesMax + 1, 'n'));
+  wrong[2].set_name(std::string(node::kNodeNameBytesMax + 1, 'n'));
   wrong[3].set_request("nonsense");
   wrong[4].set_code(std::string(1000, '0'));
   wrong[5].set_chapter(std::string(1000, 'c'));
@@ -561,6 +562,7 @@ TEST_F(EnrolmentTest, ServedOverTheNetwork) {
   const auto known =
       stub_of({.key = key_.ToPem(), .chain = response.chain(), .authority = hub_.authority_pem()});
   const grpc::Status status = node::SendOneRequest(known->Renew(&context, &renewed), renew);
+  wrong[9].set_name("desk~3f2a");
   ASSERT_TRUE(status.ok()) << status.error_message();
   EXPECT_EQ(node::ReadCertificate(renewed.chain())->name, Name(7));
 }

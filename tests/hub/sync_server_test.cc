@@ -10,6 +10,7 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <vector>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -223,6 +224,12 @@ TEST_F(SyncServerTest, ARevokedNodeIsOutAtOnceAndForGood) {
   TestNode italy(italy_, server().address(), identity);
   ASSERT_TRUE(italy.SyncNow().ok());
   ASSERT_TRUE(other.SyncNow().ok());
+  // Both of one name, and told apart.
+  std::vector<std::string> names;
+  for (const node::PeerState& peer : server().sync_server().List()) names.push_back(peer.name);
+  EXPECT_THAT(names, testing::UnorderedElementsAre(
+                         "italy/office~" + italy_.options.node.ToString().substr(0, 4),
+                         "italy/office~" + second.options.node.ToString().substr(0, 4)));
   ASSERT_TRUE(server().enrolment().RevokeNode(italy_.options.node).ok());
   server().sync_server().Disconnect(italy_.options.node);
   ASSERT_TRUE(Eventually([&] { return !italy.client.error().empty(); }));

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 
 #include "node/entity/cells.h"
@@ -66,11 +67,15 @@ absl::Status Nodes(Context& context) {
       context.output.Object(NodeJson(node));
       continue;
     }
-    table.Row({node.id(), node.chapter(), node.name(), YesNo(node.connected()),
-               node.has_last_contact() ? TimeText(node.last_contact()) : "never",
-               node.behind() < 0 ? "not known" : absl::StrCat(node.behind()),
-               node.has_revoked() ? absl::StrCat("revoked ", TimeText(node.revoked()))
-                                  : absl::StrCat("until ", TimeText(node.certificate_end()))});
+    // Where names are shared, "vm~3f2a".
+    const std::string prefix = absl::StrCat(node.chapter(), "/");
+    const bool shown = absl::StartsWith(node.display_name(), prefix);
+    table.Row(
+        {node.id(), node.chapter(), shown ? node.display_name().substr(prefix.size()) : node.name(),
+         YesNo(node.connected()), node.has_last_contact() ? TimeText(node.last_contact()) : "never",
+         node.behind() < 0 ? "not known" : absl::StrCat(node.behind()),
+         node.has_revoked() ? absl::StrCat("revoked ", TimeText(node.revoked()))
+                            : absl::StrCat("until ", TimeText(node.certificate_end()))});
   }
   if (!context.output.json()) table.Finish("no nodes");
   return absl::OkStatus();

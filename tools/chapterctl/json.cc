@@ -363,6 +363,7 @@ Json PeerScopeJson(const v1::PeerScope& peer) {
   out["last_contact"] = TimeJson(peer.has_last_contact(), peer.last_contact());
   out["clock_offset_ms"] = peer.clock_offset_ms();
   out["digest"] = peer.digest();
+  out["display_name"] = node.display_name();
   out["error"] = peer.error();
   out["held_back"] = std::vector<std::string>(peer.held_back().begin(), peer.held_back().end());
   return out;

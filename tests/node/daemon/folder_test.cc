@@ -138,7 +138,7 @@ TEST_F(FolderTest, OneDaemonAtATime) {
     const auto folder = DataFolder::Open(path, true);
     ASSERT_TRUE(folder.ok()) << folder.status();
     ExpectRefused(DataFolder::Open(path, true).status(), absl::StatusCode::kFailedPrecondition,
-                  path, "in use by process " + std::to_string(getpid()));
+                  path, "in use by process " + std::to_string(getpid()) + "; stop that one first");
   }
   EXPECT_TRUE(DataFolder::Open(path, true).ok());
 }
@@ -286,6 +286,13 @@ TEST_F(FolderTest, ALongPathHasItsSocketElsewhere) {
   ASSERT_EQ(chmod(parent.c_str(), 0755), 0);
   setenv("XDG_RUNTIME_DIR", base_.c_str(), 1);
   EXPECT_EQ(long_folder->SocketPath().status().code(), absl::StatusCode::kFailedPrecondition);
+  // Nor a way to another folder that somebody laid there, however closed that is.
+  ASSERT_EQ(mkdir(Path("another").c_str(), 0700), 0);
+  std::filesystem::remove_all(parent);
+  std::filesystem::create_directory_symlink(Path("another"), parent);
+  EXPECT_EQ(long_folder->SocketPath().status().code(), absl::StatusCode::kFailedPrecondition);
+  std::filesystem::remove(parent);
+  EXPECT_TRUE(long_folder->SocketPath().ok());
   unsetenv("XDG_RUNTIME_DIR");
 }
 
