@@ -3,26 +3,30 @@
 // Invitations and nodes in the replica's settings, as JSON; of codes and keys only their
 // hashes:
 //
-//   invitation/<SHA-256 of code>  chapter, expires (seconds), used_by, revoked (seconds)
+//   invitation/<SHA-256 of code>  chapter, made (seconds), made_by, expires (seconds), used_by,
+//                                 revoked (seconds)
 //   node/<id>                     chapter, name, joined_ms, code, met, keys (that count),
 //                                 certificate_end, ends_max, revoked (seconds)
 #include "hub/enrolment.h"
 
 #include <algorithm>
 #include <limits>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include <nlohmann/json.hpp>
 #include <openssl/rand.h>
 
 #include "node/entity/ids.h"
+#include "node/entity/node_names.h"
 #include "node/entity/registry.h"
+#include "node/entity/text.h"
 #include "node/session/wire.h"
 #include "storage/core/digest.h"
-#include "node/entity/node_names.h"
 #include "storage/core/status.h"
 
 namespace chaptersync::hub {
@@ -75,6 +79,12 @@ int64_t RevokedOf(const json& value) {
   return it->is_number_integer() ? it->get<int64_t>() : 1;
 }
 
+// An invitation that can still be used.
+bool IsOpen(const json& value, int64_t now_seconds) {
+  return NumberOf(value, "expires") > now_seconds && TextOf(value, "used_by").empty() &&
+         RevokedOf(value) == 0;
+}
+
 std::vector<std::string> ListOf(const json& value, const char* name) {
   std::vector<std::string> list;
   const auto it = value.find(name);
@@ -108,6 +118,10 @@ absl::Status PastItsEnd(int64_t end) {
 }
 
 }  // namespace
+
+std::string InvitationId(const std::string& code) {
+  return Hex(storage::Sha256(code)).substr(0, kInvitationIdDigits);
+}
 
 Enrolment::Enrolment(storage::Replica& replica, storage::Environment& environment,
                      std::string federation, node::Authority authority, int64_t certificate_seconds)
@@ -178,7 +192,8 @@ node::CertifiedName Enrolment::NameOf(const NodeId& node, const std::string& cha
 int64_t Enrolment::NowSeconds() const { return static_cast<int64_t>(environment_.NowMs() / 1000); }
 
 absl::StatusOr<v1::Invitation> Enrolment::Invite(const std::string& chapter, int64_t valid_seconds,
-                                                 const std::string& hub) {
+                                                 const std::string& hub,
+                                                 const std::string& made_by) {
   if (valid_seconds < kInvitationSecondsMin || valid_seconds > kInvitationSecondsMax) {
     return absl::InvalidArgumentError(absl::StrCat("an invitation cannot hold for ", valid_seconds,
                                                    " s (", kInvitationSecondsMin, " s to ",
@@ -201,6 +216,8 @@ absl::StatusOr<v1::Invitation> Enrolment::Invite(const std::string& chapter, int
   }
   CHAPTER_RETURN_IF_ERROR(replica_.PutSetting(kInvitationPrefix + Hex(storage::Sha256(code)),
                                               TextOfJson({{"chapter", chapter},
+                                                          {"made", now},
+                                                          {"made_by", made_by},
                                                           {"expires", now + valid_seconds},
                                                           {"used_by", ""},
                                                           {"revoked", 0}})));
@@ -215,6 +232,60 @@ absl::StatusOr<v1::Invitation> Enrolment::Invite(const std::string& chapter, int
   return invitation;
 }
 
+absl::StatusOr<std::map<std::string, OpenInvitation>> Enrolment::FindOpen() const {
+  CHAPTER_ASSIGN_OR_RETURN(const auto settings, replica_.ListSettings(kInvitationPrefix));
+  const int64_t now = NowSeconds();
+  std::map<std::string, OpenInvitation> open;
+  for (const auto& [key, text] : settings) {
+    const json value = json::parse(text, nullptr, /*allow_exceptions=*/false);
+    if (!value.is_object() || !IsOpen(value, now)) continue;
+    open[key] = {.id = key.substr(sizeof(kInvitationPrefix) - 1, kInvitationIdDigits),
+                 .chapter = TextOf(value, "chapter"),
+                 .made = NumberOf(value, "made"),
+                 .made_by = TextOf(value, "made_by"),
+                 .end = NumberOf(value, "expires")};
+  }
+  return open;
+}
+
+absl::StatusOr<std::vector<OpenInvitation>> Enrolment::ListInvitations() const {
+  CHAPTER_ASSIGN_OR_RETURN(const auto open, FindOpen());
+  std::vector<OpenInvitation> list;
+  for (const auto& [key, invitation] : open) list.push_back(invitation);
+  std::sort(list.begin(), list.end(), [](const OpenInvitation& a, const OpenInvitation& b) {
+    return std::tie(a.end, a.id) < std::tie(b.end, b.id);
+  });
+  return list;
+}
+
+absl::StatusOr<OpenInvitation> Enrolment::RevokeInvitation(const std::string& id) {
+  // Not shown where it may be the code itself.
+  const std::string shown = id.size() > kInvitationIdDigits
+                                ? "of that id"
+                                : absl::StrCat("of id '", node::Shown(id), "'");
+  absl::MutexLock lock(&mutex_);
+  CHAPTER_ASSIGN_OR_RETURN(const auto open, FindOpen());
+  const auto matches = [&](const auto& entry) {
+    return absl::StartsWith(entry.first, absl::StrCat(kInvitationPrefix, id));
+  };
+  const auto count = id.empty() ? 0 : std::count_if(open.begin(), open.end(), matches);
+  if (count == 0) {
+    return absl::NotFoundError(
+        absl::StrCat("no invitation ", shown,
+                     " can still be used; `chapterctl chapters invitations` shows those that can"));
+  }
+  if (count > 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("there are ", count, " open invitations ", shown, "; give more of the id"));
+  }
+  const auto found = std::find_if(open.begin(), open.end(), matches);
+  CHAPTER_ASSIGN_OR_RETURN(const std::string text, replica_.GetSetting(found->first));
+  CHAPTER_ASSIGN_OR_RETURN(json value, ParseJson(found->first, text));
+  value["revoked"] = std::max<int64_t>(NowSeconds(), 1);
+  CHAPTER_RETURN_IF_ERROR(replica_.PutSetting(found->first, TextOfJson(value)));
+  return found->second;
+}
+
 absl::StatusOr<size_t> Enrolment::ForgetSpent(int64_t now_seconds) {
   CHAPTER_ASSIGN_OR_RETURN(const auto settings, replica_.ListSettings(kInvitationPrefix));
   size_t open = 0;
@@ -222,7 +293,7 @@ absl::StatusOr<size_t> Enrolment::ForgetSpent(int64_t now_seconds) {
     const json value = json::parse(text, nullptr, false);
     const int64_t expires = value.is_object() ? NumberOf(value, "expires") : 0;
     if (expires + kInvitationKeptSeconds > now_seconds) {
-      open += expires > now_seconds && TextOf(value, "used_by").empty() && RevokedOf(value) == 0;
+      open += IsOpen(value, now_seconds);
       continue;
     }
     CHAPTER_RETURN_IF_ERROR(replica_.PutSetting(key, std::nullopt));
@@ -495,7 +566,7 @@ absl::StatusOr<Enrolment::EndedInvitations> Enrolment::EndInvitations(const std:
     if (!value.is_object() || TextOf(value, "chapter") != chapter) continue;
     ended.any = true;
     if (RevokedOf(value) != 0) continue;
-    ended.open += TextOf(value, "used_by").empty() && NumberOf(value, "expires") > NowSeconds();
+    ended.open += IsOpen(value, NowSeconds());
     value["revoked"] = std::max<int64_t>(NowSeconds(), 1);
     changes[key] = TextOfJson(value);
   }

@@ -48,6 +48,18 @@ struct EnrolledNode {
   int64_t revoked = 0;          // seconds since 1970; 0: it is not
 };
 
+// An invitation that can still be used, as it may be shown.
+struct OpenInvitation {
+  std::string id;  // kInvitationIdDigits of the SHA-256 of its code
+  std::string chapter;
+  int64_t made = 0;     // seconds since 1970; 0: not known
+  std::string made_by;  // empty: not known
+  int64_t end = 0;      // seconds since 1970
+};
+inline constexpr size_t kInvitationIdDigits = 12;
+// The id of the invitation that has this code.
+std::string InvitationId(const std::string& code);
+
 class Enrolment {
  public:
   // Both outlive it. `federation`: its name, for people. `certificate_seconds`: for how long the
@@ -56,10 +68,15 @@ class Enrolment {
             node::Authority authority, int64_t certificate_seconds = node::kCertificateSeconds);
 
   // Makes an invitation for one node of a chapter; `hub` is the address that it
-  // names. NOT_FOUND where there is no such chapter, INVALID_ARGUMENT where
-  // `valid_seconds` is out of range, RESOURCE_EXHAUSTED where kInvitationsMax wait.
+  // names, `made_by` who wanted it. NOT_FOUND where there is no such chapter, INVALID_ARGUMENT
+  // where `valid_seconds` is out of range, RESOURCE_EXHAUSTED where kInvitationsMax wait.
   absl::StatusOr<v1::Invitation> Invite(const std::string& chapter, int64_t valid_seconds,
-                                        const std::string& hub);
+                                        const std::string& hub, const std::string& made_by = "");
+  // Those that can still be used; the one that ends first comes first.
+  absl::StatusOr<std::vector<OpenInvitation>> ListInvitations() const;
+  // Makes one of them void: its id, or a beginning of it. NOT_FOUND where none has it,
+  // INVALID_ARGUMENT where several have.
+  absl::StatusOr<OpenInvitation> RevokeInvitation(const std::string& id);
 
   // Lets a node in. PERMISSION_DENIED where the code is not known, used, revoked, for
   // another chapter, or past its end; RESOURCE_EXHAUSTED where `guesser` was wrong too often.
@@ -124,6 +141,8 @@ class Enrolment {
   static std::string Encode(const Known& known);
   static bool Counts(const Known& known, const node::CertificateFacts& shown);
 
+  // The open ones, by their settings' names.
+  absl::StatusOr<std::map<std::string, OpenInvitation>> FindOpen() const;
   // Forgets what is past its time; how many invitations can still be used.
   absl::StatusOr<size_t> ForgetSpent(int64_t now_seconds) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<v1::EnrolResponse> EnrolLocked(const v1::EnrolRequest& request)

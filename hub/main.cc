@@ -67,22 +67,44 @@ class HubRoster final : public node::Roster {
   HubRoster(Enrolment& enrolment, SyncServer& sync_server, std::string advertise)
       : enrolment_(enrolment), sync_server_(sync_server), advertise_(std::move(advertise)) {}
 
-  absl::StatusOr<std::string> Invite(const std::string& chapter,
-                                     std::optional<int64_t> valid_seconds) override {
+  absl::StatusOr<NewInvitation> Invite(const std::string& chapter,
+                                       std::optional<int64_t> valid_seconds,
+                                       const std::string& actor) override {
     if (advertise_.empty()) {
       return absl::FailedPreconditionError(
           "this hub listens on all addresses of this machine: start it with --advertise HOST:PORT, "
           "so that invitations name one by which chapters reach it");
     }
-    CHAPTER_ASSIGN_OR_RETURN(
-        const v1::Invitation invitation,
-        enrolment_.Invite(chapter, valid_seconds.value_or(kInvitationSecondsDefault), advertise_));
+    const int64_t seconds = valid_seconds.value_or(kInvitationSecondsDefault);
+    CHAPTER_ASSIGN_OR_RETURN(const v1::Invitation invitation,
+                             enrolment_.Invite(chapter, seconds, advertise_, actor));
     google::protobuf::util::JsonPrintOptions print;
     print.preserve_proto_field_names = true;
     std::string text;
     const auto status = google::protobuf::util::MessageToJsonString(invitation, &text, print);
     if (!status.ok()) return absl::InternalError("an invitation could not be written as JSON");
-    return text;
+    Invitation shown{.id = InvitationId(invitation.code()),
+                     .chapter = chapter,
+                     .made = invitation.expires() - seconds,
+                     .made_by = actor,
+                     .end = invitation.expires()};
+    spdlog::info("invitation {} to chapter {} was made by {}", shown.id, chapter, actor);
+    return NewInvitation{std::move(text), std::move(shown)};
+  }
+
+  absl::StatusOr<std::vector<Invitation>> ListInvitations() override {
+    CHAPTER_ASSIGN_OR_RETURN(const std::vector<OpenInvitation> open, enrolment_.ListInvitations());
+    std::vector<Invitation> invitations;
+    for (const OpenInvitation& one : open) invitations.push_back(Shown(one));
+    return invitations;
+  }
+
+  absl::StatusOr<Invitation> RevokeInvitation(const std::string& id,
+                                              const std::string& actor) override {
+    CHAPTER_ASSIGN_OR_RETURN(const OpenInvitation revoked, enrolment_.RevokeInvitation(id));
+    spdlog::info("invitation {} to chapter {} is revoked by {}", revoked.id, revoked.chapter,
+                 actor);
+    return Shown(revoked);
   }
 
   absl::StatusOr<std::vector<Node>> ListNodes() override {
@@ -94,20 +116,22 @@ class HubRoster final : public node::Roster {
     return nodes;
   }
 
-  absl::StatusOr<size_t> RevokeNode(const storage::NodeId& node) override {
+  absl::StatusOr<size_t> RevokeNode(const storage::NodeId& node,
+                                    const std::string& actor) override {
     const auto invitations = enrolment_.RevokeNode(node);
     // Also where the disk did not take it: it is out until the hub ends.
     sync_server_.Disconnect(node);
     CHAPTER_RETURN_IF_ERROR(invitations.status());
-    spdlog::info("node {} is revoked; open invitations of its chapter: {}", node.ToString(),
-                 *invitations);
+    spdlog::info("node {} is revoked by {}; open invitations of its chapter: {}", node.ToString(),
+                 actor, *invitations);
     return invitations;
   }
 
-  absl::StatusOr<RevokedChapter> RevokeChapter(const std::string& chapter) override {
+  absl::StatusOr<RevokedChapter> RevokeChapter(const std::string& chapter,
+                                               const std::string& actor) override {
     CHAPTER_ASSIGN_OR_RETURN(Enrolment::RevokedChapter revoked, enrolment_.RevokeChapter(chapter));
     for (const storage::NodeId& node : revoked.nodes) sync_server_.Disconnect(node);
-    spdlog::info("chapter {} is revoked; nodes: {}, open invitations: {}", chapter,
+    spdlog::info("chapter {} is revoked by {}; nodes: {}, open invitations: {}", chapter, actor,
                  revoked.nodes.size(), revoked.invitations);
     return RevokedChapter{std::move(revoked.nodes), revoked.invitations};
   }
@@ -115,6 +139,10 @@ class HubRoster final : public node::Roster {
   void RestartSessions(const storage::NodeId& node) override { sync_server_.RestartSessions(node); }
 
  private:
+  static Invitation Shown(const OpenInvitation& one) {
+    return {one.id, one.chapter, one.made, one.made_by, one.end};
+  }
+
   Enrolment& enrolment_;
   SyncServer& sync_server_;
   const std::string advertise_;
@@ -234,6 +262,7 @@ absl::Status ServeOpened(const Options& options, node::DataFolder& folder,
 }
 
 absl::Status Serve(const Options& options) {
+  CHAPTER_RETURN_IF_ERROR(node::CheckTestClock(options.test_clock));
   RaiseOpenFiles();
   CHAPTER_ASSIGN_OR_RETURN(node::DataFolder folder, node::DataFolder::Open(options.data, true));
   CHAPTER_ASSIGN_OR_RETURN(auto opened, node::OpenedReplica::Open(folder, options.test_clock));
@@ -262,7 +291,6 @@ int Main(int argc, char** argv) {
   serve->add_option("--listen", options.listen, "HOST:PORT for chapters; port 0 picks a free one")
       ->required()
       ->envname("CHAPTER_LISTEN");
-  CHAPTER_RETURN_IF_ERROR(node::CheckTestClock(options.test_clock));
   serve->add_option("--advertise", options.advertise, "HOST:PORT that invitations name")
       ->envname("CHAPTER_ADVERTISE");
   for (CLI::App* command : {init, serve}) node::AddTestClock(*command, options.test_clock);

@@ -241,14 +241,15 @@ absl::StatusOr<std::unique_ptr<OpenedReplica>> OpenedReplica::Open(const DataFol
 }
 
 LocalServer::LocalServer(storage::Replica& replica, storage::Environment& environment, Peers& peers,
-                         Roster* roster, const std::string& federation)
+                         Roster* roster, const std::string& federation,
+                         CertificateEnd certificate_end)
     : api_{replica, BuiltinEntities(), environment},
       records_(api_),
       conflicts_(api_),
       refused_(api_),
       approvals_(api_, roster),
       sync_(replica, peers),
-      admin_(replica, peers, roster, federation) {}
+      admin_(api_, peers, roster, federation, std::move(certificate_end)) {}
 
 LocalServer::~LocalServer() { Stop(); }
 

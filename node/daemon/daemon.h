@@ -97,9 +97,10 @@ class OpenedReplica {
 // The local API on the folder's Unix socket.
 class LocalServer {
  public:
-  // All outlive it; `roster` is null at a node.
+  // All outlive it; `roster` is null at a node, `certificate_end` at a hub.
   LocalServer(storage::Replica& replica, storage::Environment& environment, Peers& peers,
-              Roster* roster, const std::string& federation);
+              Roster* roster, const std::string& federation,
+              CertificateEnd certificate_end = nullptr);
   ~LocalServer();
 
   // Listens. FAILED_PRECONDITION where it cannot.

@@ -154,6 +154,12 @@ absl::Status Join(const Options& options) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<int64_t> CertificateEndOf(const DataFolder& folder) {
+  CHAPTER_ASSIGN_OR_RETURN(const TlsIdentity identity, folder.ReadIdentity());
+  CHAPTER_ASSIGN_OR_RETURN(const CertificateFacts facts, ReadCertificate(identity.chain));
+  return facts.not_after;
+}
+
 absl::Status Serve(const Options& options) {
   CHAPTER_RETURN_IF_ERROR(CheckTestClock(options.test_clock));
   CHAPTER_ASSIGN_OR_RETURN(DataFolder folder, DataFolder::Open(options.data, false));
@@ -181,9 +187,11 @@ absl::Status Serve(const Options& options) {
              },
          .certify = [&connector](
                         const Renewal& renewal) { return connector.Renew(renewal, kRenewTimeout); },
-         .again_ms = options.test_clock.moves() ? kRenewLookMs : kRenewAgainMs});
+         .again_ms = options.test_clock.moves() ? kRenewLookMs : kRenewAgainMs,
+         .warns = true});
     Scrubber scrubber(replica);
-    LocalServer local(replica, opened->environment(), client, nullptr, folder.facts().federation);
+    LocalServer local(replica, opened->environment(), client, nullptr, folder.facts().federation,
+                      [&folder] { return CertificateEndOf(folder); });
     CHAPTER_ASSIGN_OR_RETURN(const std::string socket, folder.SocketPath());
     CHAPTER_RETURN_IF_ERROR(local.Start(socket));
     CHAPTER_RETURN_IF_ERROR(folder.WriteEndpoints({{"socket", socket}}));
@@ -226,6 +234,10 @@ int Main(int argc, char** argv) {
       ->envname("CHAPTER_INVITATION");
   join->add_option("--hub", options.hub, "the hub's HOST:PORT, instead of the invitation's")
       ->envname("CHAPTER_HUB");
+  join->add_option("--name", options.name,
+                   "what people call this computer; unset: its host name. Names may be shared, but "
+                   "one of each in a chapter is easier to tell apart")
+      ->envname("CHAPTER_NODE_NAME");
   CLI::App* serve = app.add_subcommand("serve", "serve the data folder until SIGTERM");
   add_data(*serve);
   AddTestClock(*serve, options.test_clock);
@@ -234,10 +246,6 @@ int Main(int argc, char** argv) {
   PrepareLog();
   AllowOnlyTls13();
   const absl::Status status = join->parsed() ? Join(options) : Serve(options);
-  join->add_option("--name", options.name,
-                   "what people call this computer; unset: its host name. Names may be shared, but "
-                   "one of each in a chapter is easier to tell apart")
-      ->envname("CHAPTER_NODE_NAME");
   return status.ok() ? kExitDone : Fail(kProgram, status);
 }
 

@@ -4,15 +4,17 @@
 // neither is kept in a form that would let anybody in.
 #include "hub/enrolment.h"
 
+#include <algorithm>
+#include <map>
 #include <string>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "hub/refusal_log.h"
+#include "node/entity/node_names.h"
 #include "node/sync/one_request.h"
 #include "tests/hub/hub_fixture.h"
-#include "node/entity/node_names.h"
 
 namespace chaptersync::hub {
 namespace {
@@ -458,6 +460,60 @@ TEST_F(EnrolmentTest, AChapterIsRevokedWithItsInvitations) {
   EXPECT_EQ(enrolment_.RevokeChapter("atlantis").status().code(), absl::StatusCode::kNotFound);
 }
 
+TEST_F(EnrolmentTest, OpenInvitationsAreListedAndOneIsRevokedAlone) {
+  const int64_t now = static_cast<int64_t>(hub_.environment.NowMs() / 1000);
+  const v1::Invitation used = Invite();
+  ASSERT_TRUE(Enrol(used.code(), 7).ok());
+  const auto later = enrolment_.Invite("italy", 7200, "h:1", "ann@hq");
+  const v1::Invitation sooner = Invite(kInvitationSecondsMin, "toronto");
+  ASSERT_TRUE(later.ok());
+  auto open = enrolment_.ListInvitations();
+  ASSERT_TRUE(open.ok()) << open.status();
+  ASSERT_EQ(open->size(), 2u) << "the used one is no more open";
+  EXPECT_EQ(open->at(0).id, InvitationId(sooner.code()));
+  EXPECT_EQ(open->at(0).chapter, "toronto");
+  EXPECT_EQ(open->at(0).made_by, "");
+  EXPECT_EQ(open->at(1).id, InvitationId(later->code()));
+  EXPECT_EQ(open->at(1).chapter, "italy");
+  EXPECT_EQ(open->at(1).made_by, "ann@hq");
+  EXPECT_GE(open->at(1).made, now);
+  EXPECT_EQ(open->at(1).end, later->expires());
+  for (const OpenInvitation& one : *open) {
+    EXPECT_EQ(one.id.size(), kInvitationIdDigits);
+    EXPECT_EQ(later->code().find(one.id), std::string::npos) << "an id is no part of the code";
+  }
+
+  const auto revoked = enrolment_.RevokeInvitation(open->at(1).id.substr(0, 8));
+  ASSERT_TRUE(revoked.ok()) << revoked.status();
+  EXPECT_EQ(revoked->chapter, "italy");
+  ExpectDenied(Enrol(later->code(), 8).status(), "was revoked");
+  open = enrolment_.ListInvitations();
+  ASSERT_EQ(open->size(), 1u);
+  EXPECT_EQ(open->at(0).chapter, "toronto");
+  // What is not open, or nothing, is not revoked; and a code in an id's place is not shown.
+  for (const std::string& wrong :
+       {revoked->id, InvitationId(used.code()), std::string(), std::string("/"), sooner.code()}) {
+    const absl::Status status = enrolment_.RevokeInvitation(wrong).status();
+    EXPECT_TRUE(absl::IsNotFound(status)) << status;
+    EXPECT_EQ(status.ToString().find(sooner.code()), std::string::npos);
+  }
+  EXPECT_EQ(enrolment_.ListInvitations()->size(), 1u);
+  hub_.environment.ahead_ms = (kInvitationSecondsMin + 1) * 1000;
+  EXPECT_TRUE(enrolment_.ListInvitations()->empty()) << "past their end";
+}
+
+TEST_F(EnrolmentTest, AnIdThatSeveralInvitationsBeginWithRevokesNone) {
+  // Seventeen of them: two begin with the same digit.
+  std::map<char, int> first;
+  for (int i = 0; i < 17; ++i) ++first[InvitationId(Invite().code())[0]];
+  const auto shared =
+      std::find_if(first.begin(), first.end(), [](const auto& digit) { return digit.second > 1; });
+  ASSERT_NE(shared, first.end());
+  const absl::Status status = enrolment_.RevokeInvitation(std::string(1, shared->first)).status();
+  EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+  EXPECT_EQ(enrolment_.ListInvitations()->size(), 17u);
+}
+
 TEST_F(EnrolmentTest, WhoGuessesWaits) {
   hub_.environment.stands_at_ms = hub_.environment.NowMs();
   const v1::Invitation invitation = Invite();
@@ -506,6 +562,7 @@ TEST_F(EnrolmentTest, ATimeOrANameOutOfRangeIsRefused) {
   wrong[6].set_name("front\ndesk");
   wrong[7].set_node(node::ToBytes(hub_.options.node));
   wrong[8].set_chapter("italy\nforged");
+  wrong[9].set_name("desk~3f2a");
   for (const v1::EnrolRequest& request : wrong) {
     EXPECT_EQ(Enrol(request).status().code(), absl::StatusCode::kInvalidArgument);
   }
@@ -562,7 +619,6 @@ TEST_F(EnrolmentTest, ServedOverTheNetwork) {
   const auto known =
       stub_of({.key = key_.ToPem(), .chain = response.chain(), .authority = hub_.authority_pem()});
   const grpc::Status status = node::SendOneRequest(known->Renew(&context, &renewed), renew);
-  wrong[9].set_name("desk~3f2a");
   ASSERT_TRUE(status.ok()) << status.error_message();
   EXPECT_EQ(node::ReadCertificate(renewed.chain())->name, Name(7));
 }

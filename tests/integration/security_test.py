@@ -335,7 +335,7 @@ class SecurityTest(StrangerTest):
         self.assertIn("used already", error)
         # Revoked with its chapter.
         open_one = self.invite("toronto")
-        revoked = self.federation.row("hq", "chapters", "revoke", "toronto")
+        revoked = self.federation.row("hq", "chapters", "revoke", "toronto", "--yes")
         self.assertEqual(revoked["invitations"], 1)
         self.assertEqual(revoked["revoked"], [self.node_id("toronto")])
         code, _, error = self.join("second", open_one)

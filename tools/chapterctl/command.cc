@@ -5,6 +5,8 @@
 #include "tools/chapterctl/command.h"
 
 #include <cstdint>
+#include <istream>
+#include <ostream>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -27,6 +29,19 @@ absl::StatusOr<std::pair<std::string, std::string>> CutAtEquals(const std::strin
     return UsageError(absl::StrCat("'", node::Shown(text), "' is not ", what));
   }
   return std::make_pair(text.substr(0, at), text.substr(at + 1));
+}
+
+absl::Status Confirm(Context& context, const std::string& command, const std::string& question,
+                     const std::string& not_done) {
+  if (context.yes) return absl::OkStatus();
+  Terminal& terminal = context.output.terminal();
+  if (!terminal.in_terminal || !terminal.err_terminal) {
+    return UsageError(absl::StrCat(command, " needs --yes where nobody can be asked"));
+  }
+  terminal.err << question << " Type yes: " << std::flush;
+  std::string answer;
+  std::getline(terminal.in, answer);
+  return answer == "yes" ? absl::OkStatus() : absl::CancelledError(not_done);
 }
 
 absl::Status CheckUtf8(const std::string& text) {

@@ -46,6 +46,11 @@ CLI::App* AddGroup(CLI::App& app, const std::string& name, const std::string& de
 // "FIELD=VALUE" cut at the first "="; a usage error that names `what` where there is none.
 absl::StatusOr<std::pair<std::string, std::string>> CutAtEquals(const std::string& text,
                                                                 const std::string& what);
+// Asks, as `question`, whether to do what cannot be undone, unless --yes was given. A usage error
+// that names `command` where nobody can be asked; CANCELLED, with `not_done`, unless "yes" is
+// typed.
+absl::Status Confirm(Context& context, const std::string& command, const std::string& question,
+                     const std::string& not_done);
 // What is sent to the daemon must be: INVALID_ARGUMENT unless the text is UTF-8.
 absl::Status CheckUtf8(const std::string& text);
 // "30s", "7d": a whole number and one of ms, s, m, h, d, w.

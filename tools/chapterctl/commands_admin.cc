@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// status, nodes, and what chapters have beyond other nouns: add and invite. Who
-// may do what is for the daemon to say.
+// status, nodes, and what chapters have beyond other nouns: add, invitations,
+// revoking. Who may do what is for the daemon to say.
 #include <map>
 #include <memory>
 #include <string>
@@ -48,9 +48,15 @@ absl::Status Status(Context& context) {
     const std::string last = peer.has_last_contact()
                                  ? absl::StrCat("last heard of ", TimeText(peer.last_contact()))
                                  : "never heard of";
+    const std::string why = peer.error().empty() ? "" : absl::StrCat(": ", peer.error(), "; ");
     table.Row({absl::StrCat("peer ", peer.peer()),
-               absl::StrCat(peer.connected() ? "connected, " : "not connected, ", last)});
+               peer.connected() ? absl::StrCat("connected, ", last)
+                                : absl::StrCat("not connected", why.empty() ? ", " : why, last)});
   }
+  if (status.has_certificate_end()) {
+    table.Row({"certificate", absl::StrCat("until ", TimeText(status.certificate_end()))});
+  }
+  for (const std::string& advice : status.advice()) table.Row({"to do", advice});
   table.Row({"version", status.version()});
   table.Finish("");
   return absl::OkStatus();
@@ -168,6 +174,56 @@ absl::Status Invite(Context& context, const node::EntityType& type, const Chapte
   }
   if (text.empty() || text.back() != '\n') text += '\n';
   context.output.Raw(text);
+  const v1::OpenInvitation& shown = response->shown();
+  context.output.Note(absl::StrCat(
+      "invitation ", shown.id(), " for one computer of chapter ", shown.chapter(), ", until ",
+      TimeText(shown.end()),
+      "; keep it secret, as whoever has it can join. To take it back: chapterctl chapters "
+      "revoke-invitation ",
+      shown.id()));
+  return absl::OkStatus();
+}
+
+absl::Status Invitations(Context& context, const node::EntityType& type,
+                         const ChapterWords& words) {
+  CHAPTER_RETURN_IF_ERROR(CheckUtf8(words.id));
+  v1::ListInvitationsRequest request;
+  if (!words.id.empty()) {
+    // A chapter that was deleted may still have some.
+    const auto handle = HandleOf(context, type, words.id);
+    request.set_chapter(handle.ok() ? *handle : words.id);
+  }
+  CHAPTER_ASSIGN_OR_RETURN(
+      const v1::ListInvitationsResponse response,
+      context.client.Call(context.client.admin(), &Admin::ListInvitations, request));
+  Table table(context.output, {"id", "chapter", "made", "made_by", "end"});
+  for (const v1::OpenInvitation& invitation : response.invitations()) {
+    if (context.output.json()) {
+      context.output.Object(InvitationJson(invitation));
+      continue;
+    }
+    table.Row({invitation.id(), invitation.chapter(),
+               invitation.has_made() ? TimeText(invitation.made()) : "not known",
+               invitation.made_by().empty() ? "not known" : invitation.made_by(),
+               TimeText(invitation.end())});
+  }
+  if (!context.output.json()) table.Finish("no open invitations");
+  return absl::OkStatus();
+}
+
+absl::Status RevokeInvitation(Context& context, const std::string& id) {
+  CHAPTER_RETURN_IF_ERROR(CheckUtf8(id));
+  v1::RevokeInvitationRequest request;
+  request.set_id(id);
+  CHAPTER_ASSIGN_OR_RETURN(
+      const v1::RevokeInvitationResponse response,
+      context.client.Call(context.client.admin(), &Admin::RevokeInvitation, request));
+  if (context.output.json()) {
+    context.output.Object(InvitationJson(response.invitation()));
+  } else {
+    context.output.Line(absl::StrCat("revoked invitation ", response.invitation().id(),
+                                     " to chapter ", response.invitation().chapter()));
+  }
   return absl::OkStatus();
 }
 
@@ -177,6 +233,11 @@ absl::Status Revoke(Context& context, const node::EntityType& type, const Chapte
   // A chapter that was deleted may still have computers.
   const auto handle = HandleOf(context, type, words.id);
   request.set_chapter(handle.ok() ? *handle : words.id);
+  CHAPTER_RETURN_IF_ERROR(Confirm(
+      context, "chapters revoke",
+      absl::StrCat("Keep out all computers of chapter ", request.chapter(),
+                   ", until each joins again with a new invitation, and end its open invitations?"),
+      "not revoked"));
   CHAPTER_ASSIGN_OR_RETURN(
       const v1::RevokeChapterResponse response,
       context.client.Call(context.client.admin(), &Admin::RevokeChapter, request));
@@ -208,8 +269,22 @@ void AddChapterCommands(CLI::App& noun, const node::EntityType& type, Action& ac
   invite->add_option("--valid", words->valid, "how long it holds: 7d, the default");
   invite->callback(
       [=, &action] { action = [=](Context& context) { return Invite(context, *t, *words); }; });
-  CLI::App* revoke =
-      noun.add_subcommand("revoke", "keeps all its computers out, and ends its invitations");
+  CLI::App* invitations = noun.add_subcommand("invitations", "shows those that can still be used");
+  invitations->add_option("CHAPTER", words->id, "those of this one only");
+  invitations->callback([=, &action] {
+    action = [=](Context& context) { return Invitations(context, *t, *words); };
+  });
+  const auto invitation = std::make_shared<std::string>();
+  CLI::App* void_one =
+      noun.add_subcommand("revoke-invitation", "makes one void that can still be used");
+  void_one
+      ->add_option("ID", *invitation, "its id or the beginning of one, as `invitations` shows it")
+      ->required();
+  void_one->callback([=, &action] {
+    action = [=](Context& context) { return RevokeInvitation(context, *invitation); };
+  });
+  CLI::App* revoke = noun.add_subcommand(
+      "revoke", "keeps all its computers out, and ends its invitations; asks unless --yes");
   revoke->add_option("ID", words->id, "the chapter")->required();
   revoke->callback(
       [=, &action] { action = [=](Context& context) { return Revoke(context, *t, *words); }; });

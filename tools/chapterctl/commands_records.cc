@@ -352,17 +352,9 @@ absl::Status ChangeExistence(Context& context, const EntityType& type, const std
 
 absl::Status Erase(Context& context, const EntityType& type, const std::string& id) {
   CHAPTER_ASSIGN_OR_RETURN(const std::string name, context.client.ResolveName(type, id));
-  if (!context.yes) {
-    Terminal& terminal = context.output.terminal();
-    if (!terminal.in_terminal || !terminal.err_terminal) {
-      return UsageError("erase needs --yes where nobody can be asked");
-    }
-    terminal.err << "Erase " << name
-                 << " for ever, with all that follows it? Type yes: " << std::flush;
-    std::string answer;
-    std::getline(terminal.in, answer);
-    if (answer != "yes") return absl::CancelledError("not erased");
-  }
+  CHAPTER_RETURN_IF_ERROR(
+      Confirm(context, "erase",
+              absl::StrCat("Erase ", name, " for ever, with all that follows it?"), "not erased"));
   return ChangeExistence(context, type, name.substr(type.plural.size() + 1), &Records::EraseRecord,
                          "erased");
 }

@@ -332,11 +332,24 @@ Json StatusJson(const v1::GetStatusResponse& status) {
     out["peers"].push_back(
         Json{{"peer", peer.peer()},
              {"connected", peer.connected()},
-             {"last_contact", TimeJson(peer.has_last_contact(), peer.last_contact())}});
+             {"last_contact", TimeJson(peer.has_last_contact(), peer.last_contact())},
+             {"error", peer.error()}});
   }
   out["federation"] = status.federation();
   out["version"] = status.version();
   out["paused"] = status.paused();
+  out["certificate_end"] = TimeJson(status.has_certificate_end(), status.certificate_end());
+  out["advice"] = std::vector<std::string>(status.advice().begin(), status.advice().end());
+  return out;
+}
+
+Json InvitationJson(const v1::OpenInvitation& invitation) {
+  Json out;
+  out["id"] = invitation.id();
+  out["chapter"] = invitation.chapter();
+  out["made"] = TimeJson(invitation.has_made(), invitation.made());
+  out["made_by"] = invitation.made_by();
+  out["end"] = TimeJson(invitation.has_end(), invitation.end());
   return out;
 }
 
@@ -350,6 +363,7 @@ Json NodeJson(const v1::EnrolledNode& node) {
   out["behind"] = node.behind();
   out["certificate_end"] = TimeJson(node.has_certificate_end(), node.certificate_end());
   out["revoked"] = TimeJson(node.has_revoked(), node.revoked());
+  out["display_name"] = node.display_name();
   return out;
 }
 
@@ -363,7 +377,6 @@ Json PeerScopeJson(const v1::PeerScope& peer) {
   out["last_contact"] = TimeJson(peer.has_last_contact(), peer.last_contact());
   out["clock_offset_ms"] = peer.clock_offset_ms();
   out["digest"] = peer.digest();
-  out["display_name"] = node.display_name();
   out["error"] = peer.error();
   out["held_back"] = std::vector<std::string>(peer.held_back().begin(), peer.held_back().end());
   return out;

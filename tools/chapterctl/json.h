@@ -51,6 +51,7 @@ Json RefusedJson(const v1::RefusedWrite& refused);
 Json ApprovalJson(const v1::Approval& approval);
 Json ApprovalNewsJson(const v1::GetApprovalResponse& response);
 Json StatusJson(const v1::GetStatusResponse& status);
+Json InvitationJson(const v1::OpenInvitation& invitation);
 Json NodeJson(const v1::EnrolledNode& node);
 Json PeerScopeJson(const v1::PeerScope& peer);
 // "created".

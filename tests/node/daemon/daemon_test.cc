@@ -17,7 +17,11 @@
 #include <google/protobuf/util/message_differencer.h>
 #include <gtest/gtest.h>
 
+<<<<<<< /tmp/s14/o.cc
 #include "node/api/limits.h"
+=======
+#include "node/api/actor.h"
+>>>>>>> /tmp/s14/t.cc
 #include "node/daemon/engine_watch.h"
 #include "storage/engine/memory_engine.h"
 #include "tests/node/sync/sync_fixture.h"
@@ -132,64 +136,64 @@ TEST_F(OptionsTest, AnInvitationsTextInTheWrongPlaceIsNotShown) {
   EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("astray"));
 }
 
-TEST(EngineWatchTest, ReportsLostDataAndNothingElse) {
-  // A clock that a test moves.
-  class TestClockTest : public testing::Test {
-   protected:
-    TestClockTest() {
-      file_ = testing::TempDir() + "test_clock_" + std::to_string(getpid());
-      SetOffset("0");
-    }
-    ~TestClockTest() override { unlink(file_.c_str()); }
+// A clock that a test moves.
+class TestClockTest : public testing::Test {
+ protected:
+  TestClockTest() {
+    file_ = testing::TempDir() + "test_clock_" + std::to_string(getpid());
+    SetOffset("0");
+  }
+  ~TestClockTest() override { unlink(file_.c_str()); }
 
-    // In one step, as the file may be read at any time.
-    void SetOffset(const std::string& text) {
-      std::ofstream(file_ + ".new") << text;
-      ASSERT_EQ(rename((file_ + ".new").c_str(), file_.c_str()), 0);
-    }
-    // How far it is ahead of another that nobody moves.
-    static int64_t AheadMs(SystemEnvironment& environment) {
-      SystemEnvironment right;
-      return static_cast<int64_t>(environment.NowMs()) - static_cast<int64_t>(right.NowMs());
-    }
+  // In one step, as the file may be read at any time.
+  void SetOffset(const std::string& text) {
+    std::ofstream(file_ + ".new") << text;
+    ASSERT_EQ(rename((file_ + ".new").c_str(), file_.c_str()), 0);
+  }
+  // How far it is ahead of another that nobody moves.
+  static int64_t AheadMs(SystemEnvironment& environment) {
+    SystemEnvironment right;
+    return static_cast<int64_t>(environment.NowMs()) - static_cast<int64_t>(right.NowMs());
+  }
 
-    static constexpr int64_t kDayMs = 86'400'000;
-    // For the time between two looks.
-    static constexpr double kSlackMs = kDayMs / 4.0;
-    std::string file_;
+  static constexpr int64_t kDayMs = 86'400'000;
+  // For the time between two looks.
+  static constexpr double kSlackMs = kDayMs / 4.0;
+  std::string file_;
+};
+
+TEST_F(TestClockTest, MovesWhileTheProgramRuns) {
+  SystemEnvironment environment({.offset_ms = kDayMs, .offset_file = file_});
+  const auto expect_ahead = [&](int64_t days) {
+    EXPECT_NEAR(static_cast<double>(AheadMs(environment)), static_cast<double>(days * kDayMs),
+                kSlackMs);
   };
-
-  TEST_F(TestClockTest, MovesWhileTheProgramRuns) {
-    SystemEnvironment environment({.offset_ms = kDayMs, .offset_file = file_});
-    const auto expect_ahead = [&](int64_t days) {
-      EXPECT_NEAR(static_cast<double>(AheadMs(environment)), static_cast<double>(days * kDayMs),
-                  kSlackMs);
-    };
-    expect_ahead(1);
-    SetOffset(std::to_string(60 * kDayMs) + "\n");
-    expect_ahead(61);
-    SetOffset(" -" + std::to_string(3 * kDayMs));
-    expect_ahead(-2);
-    // What says nothing changes nothing.
-    for (const char* nothing : {"", "soon", "9223372036854775807", "1.5"}) {
-      SetOffset(nothing);
-      expect_ahead(-2);
-    }
-    unlink(file_.c_str());
+  expect_ahead(1);
+  SetOffset(std::to_string(60 * kDayMs) + "\n");
+  expect_ahead(61);
+  SetOffset(" -" + std::to_string(3 * kDayMs));
+  expect_ahead(-2);
+  // What says nothing changes nothing.
+  for (const char* nothing : {"", "soon", "9223372036854775807", "1.5"}) {
+    SetOffset(nothing);
     expect_ahead(-2);
   }
+  unlink(file_.c_str());
+  expect_ahead(-2);
+}
 
-  TEST_F(TestClockTest, IsWarnedOfAndMustBeReadable) {
-    EXPECT_FALSE(TestClock().set());
-    EXPECT_TRUE(CheckTestClock({}).ok());
-    EXPECT_TRUE(CheckTestClock({.offset_ms = 1, .offset_file = ""}).ok());
-    EXPECT_TRUE(CheckTestClock({.offset_ms = 0, .offset_file = file_}).ok());
-    SetOffset("tomorrow");
-    const absl::Status unreadable = CheckTestClock({.offset_ms = 0, .offset_file = file_});
-    EXPECT_TRUE(absl::IsInvalidArgument(unreadable)) << unreadable;
-    EXPECT_THAT(std::string(unreadable.message()), HasSubstr(file_));
-  }
+TEST_F(TestClockTest, IsWarnedOfAndMustBeReadable) {
+  EXPECT_FALSE(TestClock().set());
+  EXPECT_TRUE(CheckTestClock({}).ok());
+  EXPECT_TRUE(CheckTestClock({.offset_ms = 1, .offset_file = ""}).ok());
+  EXPECT_TRUE(CheckTestClock({.offset_ms = 0, .offset_file = file_}).ok());
+  SetOffset("tomorrow");
+  const absl::Status unreadable = CheckTestClock({.offset_ms = 0, .offset_file = file_});
+  EXPECT_TRUE(absl::IsInvalidArgument(unreadable)) << unreadable;
+  EXPECT_THAT(std::string(unreadable.message()), HasSubstr(file_));
+}
 
+TEST(EngineWatchTest, ReportsLostDataAndNothingElse) {
   auto memory = std::make_unique<storage::MemoryEngine>();
   storage::MemoryEngine& engine = *memory;
   int lost = 0;
@@ -216,6 +220,8 @@ void Erase(Site& hub, uint32_t number) {
   ASSERT_TRUE(results->front().status.ok());
 }
 
+void EraseFirst(Site& hub) { Erase(hub, 1); }
+
 TEST(ScrubberTest, ScrubsAfterAnErasureAndOnlyThen) {
   Site hub("", 1);
   Scrubber scrubber(*hub.replica, 1);
@@ -239,6 +245,20 @@ TEST(ScrubberTest, GoesOnAfterARestart) {
   EXPECT_FALSE(hub.replica->scrub_due());
   hub.Restart();
   EXPECT_FALSE(hub.replica->scrub_due());
+}
+
+TEST(ScrubberTest, DropsThatGoOnDoNotPutItOffForEver) {
+  // Where something was dropped every few seconds nothing was ever scrubbed.
+  Site hub("", 1);
+  Scrubber scrubber(*hub.replica, /*after_ms=*/3'600'000, /*within_ms=*/1);
+  ASSERT_TRUE(hub.Put(1, "italy", "secret").ok());
+  EraseFirst(hub);
+  EXPECT_TRUE(Eventually([&] { return scrubber.scrubs() == 1; }));
+  EXPECT_FALSE(hub.replica->scrub_due());
+  // What is dropped later is another first.
+  ASSERT_TRUE(hub.Put(2, "italy", "secret").ok());
+  Erase(hub, 2);
+  EXPECT_TRUE(Eventually([&] { return scrubber.scrubs() == 2; }));
 }
 
 TEST(ScrubberTest, EndsWhileItWaits) {
@@ -274,8 +294,6 @@ class FakePeers final : public Peers {
 
   std::vector<PeerState> states;
   bool is_paused = false;
-  void EraseFirst(Site& hub) { Erase(hub, 1); }
-
   bool wait = false;
   std::optional<int64_t> timeout;
   absl::StatusOr<SyncNowResult> now = SyncNowResult{};
@@ -283,46 +301,49 @@ class FakePeers final : public Peers {
 
 class FakeRoster final : public Roster {
  public:
-  absl::StatusOr<std::string> Invite(const std::string& chapter,
-                                     std::optional<int64_t> valid_seconds) override {
+  absl::StatusOr<NewInvitation> Invite(const std::string& chapter,
+                                       std::optional<int64_t> valid_seconds,
+                                       const std::string& actor) override {
     if (chapter != "italy") return absl::NotFoundError("there is no chapter '" + chapter + "'");
-    return valid_seconds ? std::to_string(*valid_seconds) : "default";
+    actors.push_back(actor);
+    return NewInvitation{valid_seconds ? std::to_string(*valid_seconds) : "default",
+                         {"0123456789ab", chapter, 1'700'000'000, actor, 1'700'600'000}};
+  }
+  absl::StatusOr<std::vector<Invitation>> ListInvitations() override { return invitations; }
+  absl::StatusOr<Invitation> RevokeInvitation(const std::string& id,
+                                              const std::string& actor) override {
+    if (id != invitations.front().id) return absl::NotFoundError("no such invitation");
+    actors.push_back(actor);
+    return invitations.front();
   }
   absl::StatusOr<std::vector<Node>> ListNodes() override { return nodes; }
-  absl::StatusOr<size_t> RevokeNode(const storage::NodeId& node) override {
+  absl::StatusOr<size_t> RevokeNode(const storage::NodeId& node,
+                                    const std::string& actor) override {
     revoked.push_back(node);
+    actors.push_back(actor);
     return revoked.size();
   }
-  absl::StatusOr<RevokedChapter> RevokeChapter(const std::string& chapter) override {
+  absl::StatusOr<RevokedChapter> RevokeChapter(const std::string& chapter,
+                                               const std::string& actor) override {
     if (chapter != "italy") return absl::NotFoundError("there is no chapter '" + chapter + "'");
+    actors.push_back(actor);
     return RevokedChapter{{nodes.front().node}, 2};
   }
   void RestartSessions(const storage::NodeId& node) override { restarted.push_back(node); }
   std::vector<Node> nodes;
+  std::vector<Invitation> invitations;
+  std::vector<std::string> actors;  // of what was done
   std::vector<storage::NodeId> revoked;
   std::vector<storage::NodeId> restarted;
-  TEST(ScrubberTest, DropsThatGoOnDoNotPutItOffForEver) {
-    // Where something was dropped every few seconds nothing was ever scrubbed.
-    Site hub("", 1);
-    Scrubber scrubber(*hub.replica, /*after_ms=*/3'600'000, /*within_ms=*/1);
-    ASSERT_TRUE(hub.Put(1, "italy", "secret").ok());
-    EraseFirst(hub);
-    EXPECT_TRUE(Eventually([&] { return scrubber.scrubs() == 1; }));
-    EXPECT_FALSE(hub.replica->scrub_due());
-    // What is dropped later is another first.
-    ASSERT_TRUE(hub.Put(2, "italy", "secret").ok());
-    Erase(hub, 2);
-    EXPECT_TRUE(Eventually([&] { return scrubber.scrubs() == 2; }));
-  }
 };
 
 // The services on a socket, as the daemons serve them.
 class LocalServerTest : public testing::Test {
  protected:
-  void Serve(Roster* roster) {
+  void Serve(Roster* roster, CertificateEnd certificate_end = nullptr) {
     socket_ = testing::TempDir() + "local_" + std::to_string(getpid()) + ".socket";
     local_ = std::make_unique<LocalServer>(*site_.replica, site_.environment, peers_, roster,
-                                           "Federation");
+                                           "Federation", std::move(certificate_end));
     ASSERT_TRUE(local_->Start(socket_).ok());
     channel_ = grpc::CreateChannel("unix:" + socket_, grpc::InsecureChannelCredentials());
     sync_ = v1::SyncService::NewStub(channel_);
@@ -554,6 +575,91 @@ TEST_F(LocalServerTest, InvitesAndListsNodesAtAHub) {
   EXPECT_EQ(response.nodes(1).revoked().seconds(), 1'600'000'000);
 }
 
+TEST_F(LocalServerTest, ComputersOfOneNameAreToldApart) {
+  Serve(&roster_);
+  storage::NodeId first;
+  first.bytes = {0x3f, 0x2a};
+  storage::NodeId second;
+  second.bytes = {0x40, 0x2a};
+  roster_.nodes = {{first, "italy", "vm", 0, 0}, {second, "italy", "vm", 0, 0}};
+  grpc::ClientContext context;
+  v1::ListNodesResponse response;
+  ASSERT_TRUE(admin_->ListNodes(&context, {}, &response).ok());
+  ASSERT_EQ(response.nodes_size(), 2);
+  EXPECT_EQ(response.nodes(0).name(), "vm");
+  EXPECT_EQ(response.nodes(0).display_name(), "italy/vm~3f2a");
+  EXPECT_EQ(response.nodes(1).display_name(), "italy/vm~402a");
+  // And so they can be named.
+  grpc::ClientContext revoking;
+  v1::RevokeNodeRequest request;
+  request.set_node("italy/vm~402a");
+  v1::RevokeNodeResponse revoked;
+  ASSERT_TRUE(admin_->RevokeNode(&revoking, request, &revoked).ok());
+  EXPECT_EQ(roster_.revoked, std::vector<storage::NodeId>{second});
+}
+
+TEST_F(LocalServerTest, OpenInvitationsAreListedAndRevokedByWhomIsKnown) {
+  Serve(&roster_);
+  roster_.invitations = {{"0123456789ab", "italy", 1'700'000'000, "ann@hq", 1'700'600'000},
+                         {"ba9876543210", "toronto", 0, "", 1'700'700'000}};
+  const auto list = [&](const std::string& chapter) {
+    grpc::ClientContext context;
+    v1::ListInvitationsRequest request;
+    request.set_chapter(chapter);
+    v1::ListInvitationsResponse response;
+    EXPECT_TRUE(admin_->ListInvitations(&context, request, &response).ok());
+    return response;
+  };
+  ASSERT_EQ(list("").invitations_size(), 2);
+  const v1::OpenInvitation old = list("").invitations(1);
+  EXPECT_EQ(old.id(), "ba9876543210");
+  EXPECT_FALSE(old.has_made());
+  ASSERT_EQ(list("italy").invitations_size(), 1);
+  const v1::OpenInvitation italys = list("italy").invitations(0);
+  EXPECT_EQ(italys.made().seconds(), 1'700'000'000);
+  EXPECT_EQ(italys.made_by(), "ann@hq");
+  EXPECT_EQ(italys.end().seconds(), 1'700'600'000);
+
+  grpc::ClientContext context;
+  context.AddMetadata(kActorKey, "bob");
+  v1::RevokeInvitationRequest request;
+  request.set_id("0123456789ab");
+  v1::RevokeInvitationResponse response;
+  ASSERT_TRUE(admin_->RevokeInvitation(&context, request, &response).ok());
+  EXPECT_EQ(response.invitation().chapter(), "italy");
+  EXPECT_THAT(roster_.actors, ElementsAre("bob@hq"));
+}
+
+TEST_F(LocalServerTest, WhatKeepsAComputerOutIsSaidWithWhatToDo) {
+  // `status` said "not connected", and no more.
+  constexpr int64_t kDay = 86'400;
+  const int64_t now = static_cast<int64_t>(site_.environment.NowMs() / 1000);
+  int64_t end = now + 30 * kDay;
+  Serve(nullptr, [&]() -> absl::StatusOr<int64_t> { return end; });
+  const auto status = [&] {
+    grpc::ClientContext context;
+    v1::GetStatusResponse response;
+    EXPECT_TRUE(admin_->GetStatus(&context, {}, &response).ok());
+    return response;
+  };
+  peers_.states = {State()};
+  EXPECT_EQ(status().certificate_end().seconds(), end);
+  EXPECT_EQ(status().advice_size(), 0);
+  end = now + 14 * kDay - 60;
+  ASSERT_EQ(status().advice_size(), 1);
+  EXPECT_THAT(status().advice(0), HasSubstr("was not renewed"));
+  end = now - 60;
+  ASSERT_EQ(status().advice_size(), 1);
+  EXPECT_THAT(status().advice(0), HasSubstr("chapter-node join"));
+  peers_.states[0].connected = false;
+  peers_.states[0].error = "headquarters has revoked this computer";
+  peers_.states[0].kept_out = true;
+  EXPECT_EQ(status().peers(0).error(), "headquarters has revoked this computer");
+  ASSERT_EQ(status().advice_size(), 1);
+  EXPECT_THAT(status().advice(0), HasSubstr("ask headquarters for a new invitation"));
+  EXPECT_THAT(status().advice(0), HasSubstr("chapter-node join"));
+}
+
 TEST_F(LocalServerTest, ANodeIsRevokedByItsIdABeginningOfItOrItsName) {
   Serve(&roster_);
   storage::NodeId first;
@@ -581,6 +687,8 @@ TEST_F(LocalServerTest, ANodeIsRevokedByItsIdABeginningOfItOrItsName) {
   EXPECT_EQ(several.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_THAT(several.error_message(), HasSubstr("names 2 nodes"));
   EXPECT_EQ(roster_.revoked.size(), 3u);
+  EXPECT_EQ(roster_.actors.size(), 3u);
+  for (const std::string& actor : roster_.actors) EXPECT_THAT(actor, testing::EndsWith("@hq"));
 }
 
 TEST_F(LocalServerTest, AChapterIsRevoked) {

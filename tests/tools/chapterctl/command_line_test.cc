@@ -6,6 +6,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -331,6 +332,94 @@ TEST_F(CommandLineTest, EraseAsks) {
   at_terminal_ = false;
   EXPECT_EQ(Run({"members", "erase", kIdA, "--yes", "--output", "json"}), 0);
   EXPECT_THAT(out_, HasSubstr("\"erased\":true"));
+}
+
+TEST_F(CommandLineTest, RevokingAChapterAsks) {
+  // One word too few, and all computers of a chapter were out.
+  EXPECT_EQ(Run({"chapters", "revoke", "italy"}), 2);
+  EXPECT_THAT(err_, HasSubstr("chapters revoke needs --yes"));
+  at_terminal_ = true;
+  EXPECT_EQ(Run({"chapters", "revoke", "italy"}, "y\n"), 1);
+  EXPECT_THAT(err_, HasSubstr("chapter italy"));
+  EXPECT_TRUE(daemon_.admin.revoked_chapters.empty());
+  EXPECT_EQ(Run({"chapters", "revoke", "italy", "--actor", "ann"}, "yes\n"), 0);
+  EXPECT_THAT(daemon_.admin.revoked_chapters, ElementsAre("italy"));
+  EXPECT_THAT(daemon_.admin.actors, ElementsAre("ann"));
+  at_terminal_ = false;
+  EXPECT_EQ(Run({"chapters", "revoke", "italy", "--yes"}), 0);
+}
+
+TEST_F(CommandLineTest, AnInvitationIsForAProgramAndALineBesideItForAPerson) {
+  EXPECT_EQ(Run({"chapters", "invite", "italy"}), 0);
+  EXPECT_EQ(out_, "{\"code\": \"c0de\", \"expires\": \"1796388424\"}\n");
+  EXPECT_EQ(err_, "");
+  at_terminal_ = true;
+  EXPECT_EQ(Run({"chapters", "invite", "italy"}), 0);
+  EXPECT_EQ(out_, "{\"code\": \"c0de\", \"expires\": \"1796388424\"}\n");
+  EXPECT_THAT(err_, HasSubstr("chapter italy, until 2026-12-04T12:47:04.000Z; keep it secret"));
+  EXPECT_THAT(err_, HasSubstr("revoke-invitation 3f2a00112233"));
+  EXPECT_THAT(err_, Not(HasSubstr("c0de")));
+  EXPECT_EQ(std::count(err_.begin(), err_.end(), '\n'), 1);
+}
+
+TEST_F(CommandLineTest, OpenInvitationsAreListedAndOneIsRevoked) {
+  v1::OpenInvitation& italys = daemon_.admin.invitations.emplace_back();
+  italys.set_id("0123456789ab");
+  italys.set_chapter("italy");
+  italys.set_made_by("ann@hq");
+  italys.mutable_made()->set_seconds(1'750'000'000);
+  italys.mutable_end()->set_seconds(1'750'600'000);
+  v1::OpenInvitation& old = daemon_.admin.invitations.emplace_back();
+  old.set_id("ba9876543210");
+  old.set_chapter("toronto");
+  old.mutable_end()->set_seconds(1'750'700'000);
+  EXPECT_EQ(Run({"chapters", "invitations", "--output", "json"}), 0);
+  EXPECT_EQ(out_,
+            "{\"id\":\"0123456789ab\",\"chapter\":\"italy\",\"made\":\"2025-06-15T15:06:40.000Z\","
+            "\"made_by\":\"ann@hq\",\"end\":\"2025-06-22T13:46:40.000Z\"}\n"
+            "{\"id\":\"ba9876543210\",\"chapter\":\"toronto\",\"made\":null,\"made_by\":\"\","
+            "\"end\":\"2025-06-23T17:33:20.000Z\"}\n");
+  EXPECT_EQ(Run({"chapters", "invitations", "toronto"}), 0);
+  EXPECT_THAT(out_, HasSubstr("ba9876543210"));
+  EXPECT_THAT(out_, Not(HasSubstr("0123456789ab")));
+  EXPECT_EQ(Run({"chapters", "revoke-invitation", "0123456789ab", "--actor", "bob"}), 0);
+  EXPECT_THAT(daemon_.admin.revoked_invitations, ElementsAre("0123456789ab"));
+  EXPECT_THAT(daemon_.admin.actors, ElementsAre("bob"));
+  EXPECT_THAT(out_, HasSubstr("0123456789ab"));
+  EXPECT_EQ(Run({"chapters", "revoke-invitation", "77"}), 3);
+}
+
+TEST_F(CommandLineTest, StatusSaysWhyItIsNotConnectedAndWhatToDo) {
+  v1::GetStatusResponse& status = daemon_.admin.status;
+  status.set_role(v1::REPLICA_ROLE_NODE);
+  v1::PeerSummary& peer = *status.add_peers();
+  peer.set_peer("Federation");
+  peer.set_error("headquarters has revoked this computer");
+  status.add_advice("ask headquarters for a new invitation");
+  status.mutable_certificate_end()->set_seconds(1'750'000'000);
+  EXPECT_EQ(Run({"status"}), 0);
+  EXPECT_THAT(out_,
+              HasSubstr("not connected: headquarters has revoked this computer; never heard of"));
+  EXPECT_THAT(out_, HasSubstr("ask headquarters for a new invitation"));
+  EXPECT_THAT(out_, HasSubstr("until 2025-06-15T15:06:40.000Z"));
+  EXPECT_EQ(Run({"status", "--output", "json"}), 0);
+  const auto json = Json::parse(out_);
+  EXPECT_EQ(json["peers"][0]["error"], "headquarters has revoked this computer");
+  EXPECT_EQ(json["advice"][0], "ask headquarters for a new invitation");
+  EXPECT_EQ(json["certificate_end"], "2025-06-15T15:06:40.000Z");
+}
+
+TEST_F(CommandLineTest, NodesOfOneNameAreToldApart) {
+  v1::EnrolledNode& node = *daemon_.admin.nodes.add_nodes();
+  node.set_id("3f2a");
+  node.set_chapter("italy");
+  node.set_name("vm");
+  node.set_display_name("italy/vm~3f2a");
+  EXPECT_EQ(Run({"nodes", "list"}), 0);
+  EXPECT_THAT(out_, HasSubstr("  vm~3f2a  "));
+  EXPECT_EQ(Run({"nodes", "list", "--output", "json"}), 0);
+  EXPECT_EQ(Json::parse(out_)["name"], "vm");
+  EXPECT_EQ(Json::parse(out_)["display_name"], "italy/vm~3f2a");
 }
 
 TEST_F(CommandLineTest, AWatchPrintsWhatHappensAndEndsWithTheDaemon) {

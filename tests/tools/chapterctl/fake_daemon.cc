@@ -235,11 +235,65 @@ grpc::Status FakeApprovals::Take(const grpc::ServerContext& context,
   return grpc::Status::OK;
 }
 
+grpc::Status FakeAdmin::GetStatus(grpc::ServerContext*, const v1::GetStatusRequest*,
+                                  v1::GetStatusResponse* response) {
+  *response = status;
+  return grpc::Status::OK;
+}
+
+grpc::Status FakeAdmin::CreateInvitation(grpc::ServerContext*,
+                                         const v1::CreateInvitationRequest* request,
+                                         v1::CreateInvitationResponse* response) {
+  response->set_invitation("{\"code\": \"c0de\", \"expires\": \"1796388424\"}");
+  response->mutable_shown()->set_id("3f2a00112233");
+  response->mutable_shown()->set_chapter(request->chapter());
+  response->mutable_shown()->mutable_end()->set_seconds(1'796'388'424);
+  return grpc::Status::OK;
+}
+
+grpc::Status FakeAdmin::ListInvitations(grpc::ServerContext*,
+                                        const v1::ListInvitationsRequest* request,
+                                        v1::ListInvitationsResponse* response) {
+  for (const v1::OpenInvitation& invitation : invitations) {
+    if (!request->chapter().empty() && request->chapter() != invitation.chapter()) continue;
+    *response->add_invitations() = invitation;
+  }
+  return grpc::Status::OK;
+}
+
+grpc::Status FakeAdmin::RevokeInvitation(grpc::ServerContext* context,
+                                         const v1::RevokeInvitationRequest* request,
+                                         v1::RevokeInvitationResponse* response) {
+  for (const v1::OpenInvitation& invitation : invitations) {
+    if (invitation.id() != request->id()) continue;
+    actors.push_back(ActorOf(*context));
+    revoked_invitations.push_back(request->id());
+    *response->mutable_invitation() = invitation;
+    return grpc::Status::OK;
+  }
+  return {grpc::StatusCode::NOT_FOUND, "no such invitation"};
+}
+
+grpc::Status FakeAdmin::ListNodes(grpc::ServerContext*, const v1::ListNodesRequest*,
+                                  v1::ListNodesResponse* response) {
+  *response = nodes;
+  return grpc::Status::OK;
+}
+
+grpc::Status FakeAdmin::RevokeChapter(grpc::ServerContext* context,
+                                      const v1::RevokeChapterRequest* request,
+                                      v1::RevokeChapterResponse*) {
+  actors.push_back(ActorOf(*context));
+  revoked_chapters.push_back(request->chapter());
+  return grpc::Status::OK;
+}
+
 FakeDaemon::FakeDaemon() {
   grpc::ServerBuilder builder;
   builder.RegisterService(&records);
   builder.RegisterService(&conflicts);
   builder.RegisterService(&approvals);
+  builder.RegisterService(&admin);
   server_ = builder.BuildAndStart();
 }
 

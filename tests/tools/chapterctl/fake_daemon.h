@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A daemon's records, conflicts and approvals in memory, served within the test:
+// A daemon's records, conflicts, approvals and roster in memory, served within the test:
 // enough behaviour to drive commands, and whatever failure a test asks for. Call
 // its methods from one thread while no command runs.
 #ifndef CHAPTERSYNC_TESTS_TOOLS_CHAPTERCTL_FAKE_DAEMON_H_
@@ -16,6 +16,7 @@
 #include <grpcpp/server.h>
 #include <grpcpp/support/sync_stream.h>
 
+#include "chaptersync/v1/admin_service.grpc.pb.h"
 #include "chaptersync/v1/approvals_service.grpc.pb.h"
 #include "chaptersync/v1/conflicts_service.grpc.pb.h"
 #include "chaptersync/v1/records_service.grpc.pb.h"
@@ -90,6 +91,29 @@ class FakeApprovals final : public v1::ApprovalsService::Service {
                     google::protobuf::RepeatedPtrField<v1::Approval>& approvals);
 };
 
+class FakeAdmin final : public v1::AdminService::Service {
+ public:
+  v1::GetStatusResponse status;
+  v1::ListNodesResponse nodes;
+  std::vector<v1::OpenInvitation> invitations;
+  std::vector<std::string> revoked_chapters;
+  std::vector<std::string> revoked_invitations;
+  std::vector<std::string> actors;  // of what was revoked
+
+  grpc::Status GetStatus(grpc::ServerContext*, const v1::GetStatusRequest*,
+                         v1::GetStatusResponse*) override;
+  grpc::Status CreateInvitation(grpc::ServerContext*, const v1::CreateInvitationRequest*,
+                                v1::CreateInvitationResponse*) override;
+  grpc::Status ListInvitations(grpc::ServerContext*, const v1::ListInvitationsRequest*,
+                               v1::ListInvitationsResponse*) override;
+  grpc::Status RevokeInvitation(grpc::ServerContext*, const v1::RevokeInvitationRequest*,
+                                v1::RevokeInvitationResponse*) override;
+  grpc::Status ListNodes(grpc::ServerContext*, const v1::ListNodesRequest*,
+                         v1::ListNodesResponse*) override;
+  grpc::Status RevokeChapter(grpc::ServerContext*, const v1::RevokeChapterRequest*,
+                             v1::RevokeChapterResponse*) override;
+};
+
 class FakeDaemon {
  public:
   FakeDaemon();
@@ -98,6 +122,7 @@ class FakeDaemon {
   FakeRecords records;
   FakeConflicts conflicts;
   FakeApprovals approvals;
+  FakeAdmin admin;
   std::shared_ptr<grpc::Channel> channel();
 
  private:
