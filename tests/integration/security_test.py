@@ -437,7 +437,7 @@ class SecurityTest(StrangerTest):
             self.assertEqual(len(self.sessions(name)), 1)
         sessions = self.sessions("toronto")
         issued_ms = time.time() * 1000
-        revoked = self.federation.row("hq", "chapters", "revoke", "italy")
+        revoked = self.federation.row("hq", "chapters", "revoke", "italy", "--yes")
         self.assertEqual(set(revoked["revoked"]), italian)
         ended = held.until_end()
         self.revoked_in_time(ended, issued_ms)
@@ -762,7 +762,7 @@ class SecretsTest(StrangerTest):
         self.fails({**good, "chapter": "toronto"}, REFUSED, "altered")
         self.fails(used, REFUSED, "used already")
         revoked = invite("italy")
-        self.federation.row("hq", "chapters", "revoke", "italy")
+        self.federation.row("hq", "chapters", "revoke", "italy", "--yes")
         self.fails(revoked, REFUSED, "was revoked")
         file = os.path.join(self.federation.folder, "invitation")
         with open(file, "w", encoding="utf-8") as out:

@@ -208,7 +208,8 @@ absl::Status ShowRefused(Context& context, uint64_t number) {
   Table table(context.output, {"what", "value"}, Table::Rows::kWhole);
   table.Row({"number", absl::StrCat(refused.number())});
   table.Row({"record", absl::StrCat(refused.noun(), "/", refused.record())});
-  for (const auto& [field, value] : RefusedJson(refused)["fields"].items()) {
+  const Json shown = RefusedJson(refused);
+  for (const auto& [field, value] : shown["fields"].items()) {
     table.Row({FieldText(field), value.is_string() ? value.get<std::string>() : JsonLine(value)});
   }
   table.Row({"reason", refused.reason()});

@@ -17,11 +17,8 @@
 #include <google/protobuf/util/message_differencer.h>
 #include <gtest/gtest.h>
 
-<<<<<<< /tmp/s14/o.cc
-#include "node/api/limits.h"
-=======
 #include "node/api/actor.h"
->>>>>>> /tmp/s14/t.cc
+#include "node/api/limits.h"
 #include "node/daemon/engine_watch.h"
 #include "storage/engine/memory_engine.h"
 #include "tests/node/sync/sync_fixture.h"
