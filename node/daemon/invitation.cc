@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The parser's own errors quote what they could not read, so they are left out.
+// The parser's own errors quote what they could not read, so they are left out; so is the
+// name of the file where it may be the invitation itself.
 #include "node/daemon/invitation.h"
 
 #include <algorithm>

@@ -233,8 +233,8 @@ absl::StatusOr<RecordsPage> Replica::ReadRecords(const RecordsRequest& request) 
         continue;
       }
       if (current.empty() && !request.asked) continue;
-      // Of what a chapter had, or brought, its feed has a place. Whoever guesses another record's id
-      // hears what he would if it were not here, and not who wrote it and when.
+      // Of what a chapter had, or brought, its feed has a place. Whoever guesses another record's
+      // id hears what he would if it were not here, and not who wrote it and when.
       const bool known = std::any_of(
           stored.meta.scopes.begin(), stored.meta.scopes.end(),
           [&](const ScopePosition& p) { return request.peer.scopes.contains(p.scope); });

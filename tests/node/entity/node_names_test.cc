@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What computers are called, and how those of one name are told apart.
+// What computers are called, how those of one name are told apart, and which
+// names are refused.
 #include "node/entity/node_names.h"
 
 #include <string>
