@@ -24,6 +24,8 @@ using storage::Scope;
 // A record that left a scope may be in a message that was read before: the longest that
 // a strand's tasks wait, in milliseconds.
 constexpr uint64_t kRaceMs = 400;
+// After a revocation, or a certificate's end, hubs end what is open within a second.
+constexpr uint64_t kOutMs = 1000;
 // What a page is over its bound by a record, and by names of records.
 constexpr size_t kPageSlackBytes = 8 << 10;
 constexpr size_t kWindowPages = 8;
@@ -62,6 +64,8 @@ const char* KindOf(const v1::SyncMessage& message) {
       return "nothing";
   }
 }
+
+}  // namespace
 
 std::string ShortText(const v1::SyncMessage& message) {
   std::string out = KindOf(message);
@@ -120,6 +124,8 @@ std::string ShortText(const v1::SyncMessage& message) {
   }
   return out;
 }
+
+namespace {
 
 // The records of a replica, read when asked for.
 struct Reader {
@@ -307,6 +313,7 @@ bool Federation::Sends(const std::shared_ptr<Watch>& watch, size_t side,
   if (bytes > bound) {
     Fail(absl::StrCat(site.name, " sends ", bytes, " bytes in one message (at most ", bound, ")"));
   }
+  CheckOut(*watch, side, message);
   if (message.has_hello()) CheckHello(*watch, message.hello());
   if (message.has_welcome()) CheckWelcome(*watch, message.welcome());
   if (message.has_changes()) CheckChanges(*watch, side, message.changes());
@@ -326,11 +333,21 @@ bool Federation::Sends(const std::shared_ptr<Watch>& watch, size_t side,
   return true;
 }
 
+// Who is revoked, or whose certificate has ended, hears no more.
+void Federation::CheckOut(const Watch& watch, size_t side, const v1::SyncMessage& message) {
+  const Site& node = *sites_[watch.site[kInitiator]];
+  const auto out = out_since_ms_.find(node.options.node);
+  if (side != kAcceptor || out == out_since_ms_.end()) return;
+  if (scheduler_.now_ms() - out->second <= kOutMs) return;
+  Fail(absl::StrCat(sites_[watch.site[kAcceptor]]->name, " sends ", KindOf(message), " to ",
+                    node.name, ", which is out since ", scheduler_.now_ms() - out->second, " ms"));
+}
+
 // Nobody says to have what never reached it.
 void Federation::CheckHello(Watch& watch, const v1::Hello& hello) {
   Site& site = *sites_[watch.site[kInitiator]];
   watch.hello = hello;
-  if (quiet_ && ++site.quiet_hellos > kQuietHellosMax) {
+  if (quiet_ && Admitted(site) && ++site.quiet_hellos > kQuietHellosMax) {
     Fail(absl::StrCat(site.name, " connects again and again: ", site.quiet_hellos,
                       " times since all faults ended"));
   }
@@ -570,6 +587,7 @@ bool Federation::Quiet() const {
     }
   }
   for (const auto& [serial, open] : lines_) {
+    if (!Admitted(*sites_[open.watch->site[kInitiator]])) continue;
     if (open.line->open() && open.line->under_way() > 0) return false;
   }
   return scheduler_.now_ms() - last_message_ms_ >= kQuietMs;
@@ -635,6 +653,10 @@ void Federation::CheckBytes(size_t number) {
   const PlainRecords records = ReadAll(number);
   constexpr char kRefusedKind = 'z';
   site.disk.Visit([&](storage::Table table, std::string_view key, std::string_view value) {
+    if (value.find("forged") != std::string_view::npos) {
+      Fail(absl::StrCat(site.name, " has bytes that a thief pushed, in table ",
+                        static_cast<int>(table), " under '", std::string(key.substr(0, 1)), "'"));
+    }
     for (size_t at = value.find('w'); at != std::string_view::npos; at = value.find('w', at + 1)) {
       size_t end = at + 1;
       while (end < value.size() && value[end] >= '0' && value[end] <= '9') ++end;
@@ -690,7 +712,9 @@ void Federation::Settle(uint64_t ticks_max, const std::function<void()>& before)
   quiet_ = true;
   rest_messages_ = 0;
   divided_.clear();
-  ended_certificates_.clear();
+  for (const auto& site : sites_) {
+    if (!site->revoked) out_since_ms_.erase(site->options.node);
+  }
   for (const auto& site : sites_) {
     site->disk.FailNextWrites(0, absl::OkStatus());
     site->disk.FailNextSyncs(0, absl::OkStatus());

@@ -409,6 +409,46 @@ std::shared_ptr<Line> Federation::MakeLine(const std::shared_ptr<Watch>& watch) 
   return line;
 }
 
+std::shared_ptr<node::SessionHost> Federation::Accept(Site& hub, const std::string& name,
+                                                      const storage::NodeId& certified,
+                                                      const std::shared_ptr<Watch>& watch,
+                                                      absl::Status& refused) {
+  SessionHostOptions accepts;
+  accepts.name = name;
+  accepts.config = ConfigOf(hub, false);
+  accepts.backlog_bytes_max = limits_.backlog_bytes_max;
+  const auto serial = std::make_shared<uint64_t>(0);
+  hub::SessionTable* const table = hub.life->table.get();
+  accepts.authorize = [this, serial, table, watch, certified](
+                          const node::Authorize& who, storage::ReplicaId replica,
+                          std::function<void(node::Authorized)> done) {
+    if (who.node != certified) {
+      return done({absl::PermissionDeniedError("Hello is of another computer"), {}});
+    }
+    if (out_since_ms_.contains(who.node)) {
+      report_.counts.Add("refused at the door", "revoked, or the certificate ended");
+      return done({absl::PermissionDeniedError("revoked, or the certificate ended"), {}});
+    }
+    for (const auto& known : sites_) {
+      if (known->options.node != who.node) continue;
+      std::set<storage::Scope> scopes;
+      if (!known->options.hub) {
+        scopes = {storage::Scope::Global(), storage::Scope::Chapter(known->options.chapter)};
+      }
+      for (const storage::Scope& scope : scopes) watch->scopes.insert(scope.name);
+      return table->Admit(*serial, {who.node, replica, std::move(scopes), known->name},
+                          std::move(done));
+    }
+    done({absl::PermissionDeniedError("not enrolled"), {}});
+  };
+  accepts.progress = [table](const node::SessionView& view) { table->Progress(view); };
+  accepts.ended = [table, serial](const absl::Status&, bool) { table->Ended(*serial); };
+  const auto acceptor = hub.life->group->Make(std::move(accepts));
+  *serial = acceptor->serial();
+  refused = table->Add(acceptor, certified);
+  return refused.ok() ? acceptor : nullptr;
+}
+
 void Federation::Dial(size_t number, size_t index) {
   Site& site = *sites_[number];
   Client& client = site.clients[index];
@@ -425,37 +465,9 @@ void Federation::Dial(size_t number, size_t index) {
   watch->initiator_is_hub = site.options.hub;
   const auto line = MakeLine(watch);
 
-  SessionHostOptions accepts;
-  accepts.name = site.name;
-  accepts.config = ConfigOf(hub, false);
-  accepts.backlog_bytes_max = limits_.backlog_bytes_max;
-  const auto serial = std::make_shared<uint64_t>(0);
-  hub::SessionTable* const table = hub.life->table.get();
-  accepts.authorize = [this, serial, table, watch](const node::Authorize& who,
-                                                   storage::ReplicaId replica,
-                                                   std::function<void(node::Authorized)> done) {
-    if (ended_certificates_.contains(who.node)) {
-      return done({absl::PermissionDeniedError("the certificate ended"), {}});
-    }
-    for (const auto& known : sites_) {
-      if (known->options.node != who.node || known->revoked) continue;
-      std::set<storage::Scope> scopes;
-      if (!known->options.hub) {
-        scopes = {storage::Scope::Global(), storage::Scope::Chapter(known->options.chapter)};
-      }
-      for (const storage::Scope& scope : scopes) watch->scopes.insert(scope.name);
-      return table->Admit(*serial, {who.node, replica, std::move(scopes), known->name},
-                          std::move(done));
-    }
-    done({absl::PermissionDeniedError("not enrolled, or not any more"), {}});
-  };
-  accepts.progress = [table](const node::SessionView& view) { table->Progress(view); };
-  accepts.ended = [table, serial](const absl::Status&, bool) { table->Ended(*serial); };
-  const auto acceptor = hub.life->group->Make(std::move(accepts));
-  *serial = acceptor->serial();
-  if (const absl::Status added = table->Add(acceptor, site.options.node); !added.ok()) {
-    return DialEnded(number, index, dial, added, false);
-  }
+  absl::Status refused;
+  const auto acceptor = Accept(hub, site.name, site.options.node, watch, refused);
+  if (acceptor == nullptr) return DialEnded(number, index, dial, refused, false);
 
   SessionHostOptions dials;
   dials.name = hub.name;
@@ -495,7 +507,6 @@ void Federation::DialEnded(size_t number, size_t index, uint64_t dial, const abs
   client.ready_since_ms.reset();
   client.ready = client.busy = false;
   client.line.reset();
-  if (site.revoked) return;  // its officer gives up
   uint64_t wait_ms = 0;
   if (!again_at_once || ++client.again_at_once > kAgainAtOnceMax) {
     wait_ms = static_cast<uint64_t>(client.back_off.Next(network_random_.Next()));
@@ -806,14 +817,25 @@ void Federation::LookAtWaiting(size_t number) {
 bool Federation::Decide(size_t number, bool approve) {
   Site& site = *sites_[number];
   if (site.life == nullptr) return false;
+  if (const auto decided = DecideOnShown(number, approve)) return *decided;
+  if (site.life != nullptr) LookAtWaiting(number);
+  return DecideOnShown(number, approve).value_or(false);
+}
+
+// None where nothing of what the officer has looked at is to be decided.
+std::optional<bool> Federation::DecideOnShown(size_t number, bool approve) {
+  Site& site = *sites_[number];
+  if (site.life == nullptr) return std::nullopt;
   OfficersView& view = site.officers_view;
-  if (view.shown.empty()) LookAtWaiting(number);
   for (const auto& [waiting, push] : std::map(view.shown)) {
     const storage::Approval& approval = push.approval;
     const bool revoked = std::all_of(sites_.begin(), sites_.end(), [&](const auto& other) {
       return other->revoked || other->options.node != approval.from;
     });
-    if (revoked || (approval.erasure && !approve)) continue;
+    // Headquarters finds out what a thief has pushed.
+    const bool forged = forged_epochs_.contains(approval.epoch.value);
+    const bool approves = approve && !forged;
+    if (!forged && (revoked || (approval.erasure && !approve))) continue;
     view.shown.erase(waiting);
     storage::Replica& replica = *site.life->replica;
     const auto now = Show(number, approval);
@@ -821,16 +843,16 @@ bool Federation::Decide(size_t number, bool approve) {
       report_.counts.Add("officer's word", "too late");
       continue;
     }
-    Log(absl::StrCat(site.name, approve ? " approves " : " rejects ", push.record));
+    Log(absl::StrCat(site.name, approves ? " approves " : " rejects ", push.record));
     const auto before = Read(number, push.record);
-    if (approve) rights_.Approve(push.record, push.shown);
-    const auto done = approve ? replica.Approve(waiting) : replica.Reject(waiting);
+    if (approves) rights_.Approve(push.record, push.shown);
+    const auto done = approves ? replica.Approve(waiting) : replica.Reject(waiting);
     const std::tuple where{approval.from, approval.epoch, push.record};
     view.rejected.erase(where);
-    if (const auto after = Read(number, push.record); approve && after) {
+    if (const auto after = Read(number, push.record); approves && after) {
       rights_.Approved(number, push.record, push.shown, before ? &*before : nullptr, *after);
     }
-    if (!approve && done.ok() && !now->shown.conflicts) view.rejected[where] = now->Text();
+    if (!approves && done.ok() && !now->shown.conflicts) view.rejected[where] = now->Text();
     Made(number, done.status());
     if (done.ok() && site.life != nullptr) {
       site.life->table->Stop(approval.from, absl::AbortedError("headquarters has decided"));
@@ -839,8 +861,7 @@ bool Federation::Decide(size_t number, bool approve) {
     if (site.life != nullptr) LookAtWaiting(number);
     return done.ok();
   }
-  if (site.life != nullptr) LookAtWaiting(number);
-  return false;
+  return std::nullopt;
 }
 
 bool Federation::TellDropped(size_t number, size_t node, const std::string& record) {
@@ -859,16 +880,29 @@ bool Federation::TellDropped(size_t number, size_t node, const std::string& reco
 }
 
 void Federation::Revoke(size_t number) {
-  Site& site = *sites_[number];
-  Log(site.name + " is revoked");
-  std::vector<PlainRecords> keep;
-  const auto others = Others(number, keep);
-  site.revoked = true;
-  ledger_.Excuse(ReadAll(number), others, "only a revoked node had it");
-  ledger_.ExcuseWritesOf(number, "written at a revoked node");
-  ledger_.Revoke(number);
-  for (Client& client : site.clients) {
-    if (client.line != nullptr) client.line->Cut();
+  const storage::NodeId node = sites_[number]->options.node;
+  Log(sites_[number]->name + " is revoked");
+  std::vector<size_t> all;
+  for (const auto& site : sites_) {
+    if (site->options.node != node) continue;
+    site->revoked = true;
+    all.push_back(site->number);
+  }
+  for (const size_t one : all) {
+    std::vector<PlainRecords> keep;
+    ledger_.Excuse(ReadAll(one), Others(one, keep), "only a revoked node had it");
+    ledger_.ExcuseWritesOf(one, "written at a revoked node");
+    ledger_.Revoke(one);
+  }
+  KeepOut(node, absl::PermissionDeniedError("headquarters has revoked this computer"));
+}
+
+void Federation::KeepOut(const storage::NodeId& node, const absl::Status& why) {
+  out_since_ms_.emplace(node, scheduler_.now_ms());
+  for (const auto& hub : sites_) {
+    if (!hub->options.hub || hub->life == nullptr) continue;
+    hub->life->table->Stop(node, why);
+    AfterTask(hub->number);
   }
 }
 
@@ -1077,16 +1111,12 @@ void Federation::Isolate(size_t number, bool isolated) {
 void Federation::EndCertificate(size_t number) {
   const storage::NodeId& node = sites_[number]->options.node;
   Log(sites_[number]->name + "'s certificate ends");
-  ended_certificates_.insert(node);
-  for (const auto& hub : sites_) {
-    if (!hub->options.hub || hub->life == nullptr) continue;
-    hub->life->table->Stop(node, absl::PermissionDeniedError("the certificate ended"));
-    AfterTask(hub->number);
-  }
+  KeepOut(node, absl::PermissionDeniedError("the certificate ended"));
 }
 
 void Federation::JoinAgain(size_t number) {
-  if (ended_certificates_.erase(sites_[number]->options.node) == 0) return;
+  if (sites_[number]->revoked) return;
+  if (out_since_ms_.erase(sites_[number]->options.node) == 0) return;
   Log(sites_[number]->name + " joins again");
 }
 

@@ -40,6 +40,9 @@ namespace chaptersync::simulation {
 // When every simulation begins, in milliseconds since 1970.
 inline constexpr int64_t kBeginMs = 1'700'000'000'000;
 
+// For the log: a message's kind, its positions and its records' names.
+std::string ShortText(const v1::SyncMessage& message);
+
 class Federation {
  public:
   // Small limits, so that little data meets them all.
@@ -99,6 +102,7 @@ class Federation {
   // They have looked at what waits some time before. What erases is never rejected: it would stay
   // at the one node. False where nothing waits.
   bool Decide(size_t site, bool approve);
+  // With all that have the same folder. It dials on, and works on.
   void Revoke(size_t site);
   // What stands at a site, empty where it does not hold the record.
   std::optional<PlainRecord> Read(size_t site, const std::string& record) const;
@@ -149,6 +153,9 @@ class Federation {
   // answers a node in its hub's place. False where nobody is there to hear it.
   bool NonsenseToHub(size_t hub);
   bool NonsenseToNode(size_t site);
+  // A thief with a node's certificate opens a stream to a hub, and pushes well-formed records of
+  // which none may ever stand (forgery.cc). Counts the fault with each push.
+  bool ForgeToHub(size_t hub);
 
   // --- Time. ---
   Scheduler& scheduler() { return scheduler_; }
@@ -320,10 +327,19 @@ class Federation {
   void CheckScope(const Watch& watch, size_t hub, const std::string& record);
   void CheckFeeds(size_t site);
   bool Reaches(const Site& site, const Client& client) const;
-  bool Admitted(const Site& site) const { return !ended_certificates_.contains(site.options.node); }
+  bool Admitted(const Site& site) const { return !out_since_ms_.contains(site.options.node); }
+  // Hubs end what the computers of a certificate have open, and let them in no more.
+  void KeepOut(const storage::NodeId& node, const absl::Status& why);
+  void CheckOut(const Watch& watch, size_t side, const v1::SyncMessage& message);
+  // A stream that a hub takes, from who shows a node's certificate. Null where it does not.
+  std::shared_ptr<node::SessionHost> Accept(Site& hub, const std::string& name,
+                                            const storage::NodeId& certified,
+                                            const std::shared_ptr<Watch>& watch,
+                                            absl::Status& refused);
   storage::WaitingCounts Waiting(const Site& site) const;
   bool DecideAll();
   void LookAtWaiting(size_t hub);
+  std::optional<bool> DecideOnShown(size_t hub, bool approve);
   std::optional<OfficersView::Push> Show(size_t hub, const storage::Approval& approval);
   bool Quiet() const;
   bool WithinMessages();
@@ -343,6 +359,11 @@ class Federation {
   std::shared_ptr<Line> MakeLine(const std::shared_ptr<Watch>& watch);
   v1::SyncMessage Nonsense(Random& random, bool to_hub);
   static v1::SyncMessage PulseOfHubs(Random& random, bool within);
+  struct Thief;
+  void CheckThief(const Thief& thief, const v1::SyncMessage& message);
+  void ThiefHears(const std::shared_ptr<Thief>& thief, const v1::SyncMessage& message);
+  void Forge(Thief& thief);
+  std::optional<storage::FeedItem> ForgedRecord(const Thief& thief, const std::string& name);
   // What a program wrote into its log at error level.
   class LogSink;
   void ErrorLogged(const std::string& line);
@@ -366,14 +387,17 @@ class Federation {
   RightsWatch rights_;
   std::vector<std::unique_ptr<Site>> sites_;
   std::set<std::pair<size_t, size_t>> divided_;
-  std::set<storage::NodeId> ended_certificates_;
+  // Nodes that are revoked, or whose certificate has ended: since when.
+  std::map<storage::NodeId, uint64_t> out_since_ms_;
   struct OpenLine {
     std::shared_ptr<Line> line;
     std::shared_ptr<Watch> watch;
   };
   std::map<uint64_t, OpenLine> lines_;
   uint64_t line_last_ = 0;
-  size_t running_ = 0;  // the site whose task runs
+  size_t running_ = 0;                // the site whose task runs
+  std::set<uint64_t> forged_epochs_;  // that thieves' replicas say to be in
+  uint64_t forged_texts_ = 0;
   // Sessions into which nonsense was sent.
   std::set<uint64_t> nonsense_sessions_;
   // By record: the scopes that it has ever been in at any hub.

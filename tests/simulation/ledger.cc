@@ -89,6 +89,7 @@ size_t Ledger::Add(const std::string& record, PlainWrite write) {
   if (const auto excuse = excused_sites_.find(write.site); excuse != excused_sites_.end()) {
     write.excuse = excuse->second;
   }
+  write.when_revoked = (revoked_ & Bit(write.site)) != 0;
   if (write.kind == PlainWrite::Kind::kCell) {
     history.by_value[{write.path, write.value}].push_back(number);
     if (write.unique && write.value) record_of_[*write.value] = record;
@@ -399,8 +400,13 @@ void Ledger::Observe(size_t site, const std::string& name, const PlainRecord& no
     }
     const auto number = Find(history, path, cell.value, cell.stamp);
     if (number) {
-      history.writes[*number].observed = true;
-      SeenAt(site, history.writes[*number]);
+      PlainWrite& write = history.writes[*number];
+      write.observed = true;
+      SeenAt(site, write);
+      if (write.unique && write.when_revoked && (revoked_ & Bit(site)) == 0) {
+        fail_(absl::StrCat("site ", site, " has what site ", write.site,
+                           " wrote when it was revoked: ", Quote(name, path, cell.value)));
+      }
     }
     if (!number && !history.by_value.contains({path, cell.value})) {
       fail_(absl::StrCat("nobody wrote ", Quote(name, path, cell.value)));
@@ -411,6 +417,9 @@ void Ledger::Observe(size_t site, const std::string& name, const PlainRecord& no
     const std::pair<std::string, Stamp> id{entry.path, entry.lost_stamp};
     const auto lost = Find(history, entry.path, entry.lost, entry.lost_stamp);
     if (lost) SeenAt(site, history.writes[*lost]);
+    if (!lost && !history.by_value.contains({entry.path, entry.lost})) {
+      fail_(absl::StrCat("nobody wrote what was lost: ", Quote(name, entry.path, entry.lost)));
+    }
     const bool again = lost && history.writes[*lost].stamped_again &&
                        MayAlarm(history.writes[*lost]);  // the same conflict, found once more
     // A settlement that the hub refused was never one.

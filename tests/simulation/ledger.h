@@ -60,7 +60,8 @@ struct PlainWrite {
   // Got another stamp at a computer that does not claim any more to have seen the first, or is
   // not claimed any more after a refusal.
   bool stamped_again = false;
-  uint64_t replica = 0;  // the id that its replica had
+  bool when_revoked = false;  // its site was revoked when it was made
+  uint64_t replica = 0;       // the id that its replica had
   std::optional<Stamp> stamp;
   // Why it may be lost, or seem a conflict; empty: it may not.
   std::string excuse;

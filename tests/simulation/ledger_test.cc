@@ -103,6 +103,28 @@ TEST_F(LedgerTest, WriteInTheConflictLogIsNotLost) {
   EXPECT_THAT(ledger_.conflicts(), ElementsAre(Pair("edit lost to an edit", 1)));
 }
 
+TEST_F(LedgerTest, ConflictOverWhatNobodyWrote) {
+  PlainRecord hub;
+  Write(At(1), hub, kName, "w1;", 10);
+  hub.log.push_back(Entry(kName, Cell("forged", 9, 102), hub.cells[kName]));
+  ledger_.Observe(0, "m1", hub);
+  EXPECT_THAT(failures_, ElementsAre("nobody wrote what was lost: m1 field '3' = forged"));
+}
+
+TEST_F(LedgerTest, WhatARevokedComputerWritesReachesNobody) {
+  PlainRecord node;
+  Write(At(1), node, kName, "w1;", 10);
+  ledger_.Revoke(1);
+  ledger_.Observe(0, "m1", node);
+  EXPECT_THAT(failures_, IsEmpty());
+  Write(At(1), node, "4", "w2;", 11);
+  ledger_.Observe(1, "m1", node);
+  EXPECT_THAT(failures_, IsEmpty());
+  ledger_.Observe(0, "m1", node);
+  EXPECT_THAT(failures_,
+              ElementsAre(HasSubstr("site 0 has what site 1 wrote when it was revoked")));
+}
+
 TEST_F(LedgerTest, EqualWritesAccountForEachOther) {
   PlainRecord one;
   PlainRecord two;
