@@ -82,6 +82,8 @@ const char* FaultName(Fault fault) {
       return "nonsense-to-hub";
     case Fault::kNonsenseToNode:
       return "nonsense-to-node";
+    case Fault::kForgedPush:
+      return "forged-push";
   }
   return "?";
 }

@@ -47,8 +47,9 @@ enum class Fault : uint8_t {
   kSchemaUpgrade,
   kNonsenseToHub,
   kNonsenseToNode,
+  kForgedPush,  // by a thief with a node's certificate, and what must not stand
 };
-inline constexpr Fault kLastFault = Fault::kNonsenseToNode;
+inline constexpr Fault kLastFault = Fault::kForgedPush;
 const char* FaultName(Fault fault);
 
 enum class Work : uint8_t {

@@ -544,6 +544,9 @@ class Workload {
         federation_.Log("nonsense to " + federation_.name(*site));
         return federation_.NonsenseToNode(*site);
       }
+      case Fault::kForgedPush:
+        federation_.ForgeToHub(break_.Below(hubs_));
+        return false;
     }
     return false;
   }
