@@ -10,6 +10,8 @@
 
 #include "absl/strings/str_cat.h"
 
+#include "storage/core/planted.h"
+
 namespace chaptersync::hub {
 namespace {
 
@@ -46,6 +48,7 @@ absl::Status SessionTable::Add(std::shared_ptr<node::SessionHost> host,
 }
 
 void SessionTable::Stop(const NodeId& certified, const absl::Status& why) {
+  if (storage::IsPlanted(storage::Planted::kOutAndGoesOn) && absl::IsPermissionDenied(why)) return;
   absl::MutexLock lock(&mutex_);
   for (auto& [serial, live] : live_) {
     if (live.certified == certified) live.host->Stop(why);

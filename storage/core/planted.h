@@ -33,6 +33,15 @@ enum class Planted : uint8_t {
   kFeedInAnotherBatch,
   kFollowerLeftBehind,
   kRollbackNotNoticed,
+  kHeadquartersFieldsTaken,
+  kErasuresTaken,
+  kAnybodyHosts,
+  kWhatWaitsCountsAsTaken,
+  kApprovedNotAsShown,
+  kRejectedWaitsAgain,
+  kOthersReplicaLetIn,
+  kAskedForAndTold,
+  kOutAndGoesOn,
 };
 
 // A defect as a person names it, and what the code then does.
@@ -81,6 +90,23 @@ inline constexpr PlantedDefect kPlantedDefects[] = {
      "a record that moves does not take its followers along"},
     {Planted::kRollbackNotNoticed, "rollback-not-noticed",
      "a hub that was rolled back never finds out"},
+    {Planted::kHeadquartersFieldsTaken, "headquarters-fields-taken",
+     "a hub takes from nodes what only headquarters writes"},
+    {Planted::kErasuresTaken, "erasures-taken", "a hub takes a node's word for an erasure"},
+    {Planted::kAnybodyHosts, "anybody-hosts",
+     "a hub takes from any chapter what only an event's hosts write"},
+    {Planted::kWhatWaitsCountsAsTaken, "what-waits-counts-as-taken",
+     "a node does not remember that a record waits for headquarters' word"},
+    {Planted::kApprovedNotAsShown, "approved-not-as-shown",
+     "a later push of what waits takes the number under which another was shown"},
+    {Planted::kRejectedWaitsAgain, "rejected-waits-again",
+     "a hub does not remember what headquarters has rejected"},
+    {Planted::kOthersReplicaLetIn, "others-replica-let-in",
+     "a hub welcomes a computer under the replica id of another"},
+    {Planted::kAskedForAndTold, "asked-for-and-told",
+     "a hub tells whoever asks for a record, whosever it is"},
+    {Planted::kOutAndGoesOn, "out-and-goes-on",
+     "a hub does not end the sessions of who is revoked, or whose certificate has ended"},
 };
 
 // kNone where no defect has that name.

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 
 #include "storage/core/limits.h"
+#include "storage/core/planted.h"
 #include "storage/core/record_codec.h"
 #include "storage/core/status.h"
 #include "storage/replica/keys.h"
@@ -67,10 +68,12 @@ absl::Status Replica::PutApproval(Transaction& transaction, const PeerIdentity& 
                                   const RecordKey& key, const RecordUpdate& update,
                                   const Record& mine, const std::string& reason) {
   const auto rejected = transaction.Get(Table::kMeta, keys::Rejected(peer.node, peer.epoch, key));
-  if (rejected.ok() && *rejected == NewsDigest(update, mine)) {
+  if (rejected.ok() && *rejected == NewsDigest(update, mine) &&
+      !IsPlanted(Planted::kRejectedWaitsAgain)) {
     return absl::PermissionDeniedError(Rejection(reason));
   }
   const ApprovalList::One* known = approvals_.Find({peer.node, peer.epoch, key});
+  const bool same_number = known != nullptr && IsPlanted(Planted::kApprovedNotAsShown);
   // An officer says a word on what they have seen: another push of it is another number.
   if (known != nullptr) {
     CHAPTER_ASSIGN_OR_RETURN(
@@ -81,7 +84,8 @@ absl::Status Replica::PutApproval(Transaction& transaction, const PeerIdentity& 
     if (NewsDigest(shown, mine) == NewsDigest(update, mine)) return absl::OkStatus();
   }
   const Scope* chapter = ChapterScope(peer);
-  const ApprovalValue value{.number = approvals_.last_number() + 1,
+  const uint64_t next = approvals_.last_number() + 1;
+  const ApprovalValue value{.number = same_number ? known->approval.number : next,
                             .since_ms = known != nullptr ? known->approval.since_ms : WallMs(),
                             .chapter = chapter == nullptr ? Scope() : *chapter,
                             .reason = reason.substr(0, kRefusedReasonBytesMax),
@@ -111,7 +115,8 @@ void Replica::StoreApproval(Transaction& transaction, const ApprovalList::Where&
   const auto& [node, epoch, key] = where;
   const std::string bytes = Encode(value);
   transaction.batch().Put(Table::kMeta, keys::Approval(node, epoch, key), bytes);
-  transaction.batch().Put(Table::kMeta, keys::kApprovalLast, EncodeNumber(value.number));
+  transaction.batch().Put(Table::kMeta, keys::kApprovalLast,
+                          EncodeNumber(std::max(approvals_.last_number(), value.number)));
   if (approvals_.Find(where) != nullptr) transaction.LeaveResidue();
   approvals_.Put({{.number = value.number,
                    .key = key,

@@ -222,6 +222,7 @@ absl::StatusOr<RecordsPage> Replica::ReadRecords(const RecordsRequest& request) 
       const auto held = stored.meta.Withheld();
       const bool theirs = !options_.hub || request.peer.hub || stored.record.erased ||
                           !Disjoint({current.begin(), current.end()}, request.peer.scopes) ||
+                          (request.asked && IsPlanted(Planted::kAskedForAndTold)) ||
                           (request.asked && (request.peer.scopes.contains(stored.meta.maker) ||
                                              !Disjoint(held, request.peer.scopes)));
       if (theirs) {
@@ -299,6 +300,8 @@ absl::StatusOr<AcknowledgeResult> Replica::Acknowledge(const AcknowledgeRequest&
     }
     for (const RefusedRecord& refused : request.refused) {
       if (options_.hub || transaction.Find(refused.key) == nullptr) continue;
+      const bool waits = refused.reason == RefusedRecord::Reason::kWaits;
+      if (waits && IsPlanted(Planted::kWhatWaitsCountsAsTaken)) continue;
       if (refused.reason == RefusedRecord::Reason::kAhead ||
           refused.reason == RefusedRecord::Reason::kWaits) {
         const bool ahead = refused.reason == RefusedRecord::Reason::kAhead;

@@ -12,6 +12,7 @@
 
 #include "storage/core/digest.h"
 #include "storage/core/limits.h"
+#include "storage/core/planted.h"
 #include "storage/core/record_codec.h"
 
 namespace chaptersync::storage {
@@ -88,6 +89,7 @@ Judgement Refused(Judgement::Kind kind, const RecordKey& key, const CellPath& pa
 bool IsHost(const std::map<EntityNumber, EntityRule>& entities, const RecordKey& key,
             const Record& record, const Scope& chapter,
             const std::function<const Record*(const RecordKey&)>& find, int depth) {
+  if (IsPlanted(Planted::kAnybodyHosts)) return true;
   const auto rule = entities.find(key.entity);
   if (rule == entities.end() || !rule->second.hosts_write || depth > kFollowDepthMax) return true;
   const OwnScopes own = Apply(rule->second.scope, record);
@@ -126,6 +128,7 @@ Judgement Judge(const EntityRule& rule, const PeerIdentity& peer, const RecordKe
   using Kind = Judgement::Kind;
   const auto own = [&](ReplicaId id) { return SameLineage(id, peer.replica); };
   const auto headquarters = [&](const CellPath& path) {
+    if (IsPlanted(Planted::kHeadquartersFieldsTaken)) return false;
     return rule.headquarters_only || rule.headquarters_fields.contains(path.field);
   };
   constexpr char kOtherValue[] =
@@ -204,7 +207,9 @@ Judgement Judge(const EntityRule& rule, const PeerIdentity& peer, const RecordKe
             0};
   }
   if (where.not_a_host) return waits("is for everybody, and this chapter is none of its hosts");
-  if (news.erasure) return waits("was erased, as this computer says");
+  if (news.erasure && !IsPlanted(Planted::kErasuresTaken)) {
+    return waits("was erased, as this computer says");
+  }
   if (judgement.vouched > 0 && !update.whole) return {Kind::kNeedsWhole, "", 0};
   if (of_headquarters) {
     return waits("has values of headquarters that headquarters has not got");
