@@ -22,6 +22,19 @@
 namespace chaptersync::storage {
 namespace {
 
+// Whether the peer has had the record: it was in its scopes, or it has seen a write to it.
+bool KnowsOf(const Seen& seen, const StoredRecord& stored, const PeerIdentity& peer) {
+  const auto& places = stored.meta.scopes;
+  if (std::any_of(places.begin(), places.end(),
+                  [&](const ScopePosition& p) { return peer.scopes.contains(p.scope); })) {
+    return true;
+  }
+  const auto& entries = seen.entries();
+  return std::any_of(entries.begin(), entries.end(), [&](const auto& entry) {
+    return stored.record.seen.Get(entry.first) != HybridTime{};
+  });
+}
+
 // Whether the record is back in a scope of the peer, after it had left this one or another
 // of them, and the peer has not yet said that it has heard so.
 bool ReturnedUnheard(const RecordMeta& meta, const ApplyRequest& request) {
@@ -328,8 +341,9 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
         outcome.vouched = judgement.vouched;
         break;
       case Judged::kNothing:
-        // It hears what stands, or that the record is elsewhere.
-        if (held == nullptr) {
+        // It hears what stands, or that the record is elsewhere; who knows nothing of it, and may
+        // have guessed its id, hears nothing.
+        if (held == nullptr || !KnowsOf(update->state.seen, *held, peer)) {
           outcome.kind = Kind::kIgnored;
           return outcome;
         }

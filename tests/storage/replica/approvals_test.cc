@@ -349,6 +349,28 @@ TEST_F(ApprovalsTest, WhatWouldFollowAnErasedRecordWaitsWithoutItsValues) {
   EXPECT_EQ(again->reason, Reason::kRejected);
 }
 
+TEST_F(ApprovalsTest, WhoGuessesAnIdHearsNothingOfTheRecord) {
+  ASSERT_TRUE(Write(LocalWrite::Kind::kUpsert, Key(1), {Text(kChapter, "toronto")}).ok());
+  const auto push = [&](const RecordUpdate& update) {
+    ApplyRequest request{.peer = italy_};
+    request.records = {{Sequence{++pushed_}, Key(1), EncodeUpdate(update)}};
+    const auto result = hub_->Apply(request);
+    EXPECT_TRUE(result.ok()) << result.status();
+    return result->outcomes.front();
+  };
+  RecordUpdate guessed;
+  guessed.state.seen.Advance({HybridTime{1}, italy_.replica});
+  for (const RecordUpdate& update : {RecordUpdate(), guessed}) {
+    const RecordOutcome outcome = push(update);
+    EXPECT_FALSE(outcome.answer);
+    EXPECT_EQ(hub_->FeedEnds({Scope::Chapter("italy")})->front().sequence, Sequence{});
+  }
+  // Who has it from another hub is told where it is.
+  RecordUpdate held;
+  held.state.seen = hub_->Read(Key(1))->record.seen;
+  EXPECT_TRUE(push(held).answer);
+}
+
 TEST_F(ApprovalsTest, OfOneComputerNoMoreBytesWaitThanTheLimit) {
   const std::string much(200'000, 'x');
   size_t kept = 0;
