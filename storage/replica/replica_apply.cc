@@ -436,6 +436,10 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
   const bool changed = !Contains(mine, update->state) || !merged.damage.empty() ||
                        held == nullptr || named_anew || seen_here_and_lost;
   if (options_.hub) outcome.answer = !equals_sent;
+  // The hub has all that is here, and nothing of it goes there again.
+  if (!options_.hub && equals_sent && !called_off) {
+    transaction.batch().Delete(Table::kMeta, keys::Waiting(key, peer.node));
+  }
   if (!changed && !called_off) return outcome;
   const bool existed = held != nullptr;
   const std::vector<Scope> before = existed ? held->meta.Current() : std::vector<Scope>{};
@@ -515,7 +519,7 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
   const auto unseen_own = [&](const Version& version) {
     return own.contains(version.replica) && !hub_seen.Covers(version);
   };
-  // What a copy of this computer said of conflicts is its own as well, to the hub.
+  // What a copy of this computer wrote is its own as well, to the hub.
   const auto unseen_kin = [&](const Version& version) {
     return (own.contains(version.replica) || SameLineage(version.replica, identity_.replica)) &&
            !hub_seen.Covers(version);
@@ -587,8 +591,10 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
   // where it has left, and is dropped here.
   // And what headquarters has rejected.
   const bool rejected = refusal.reason == RefusedRecord::Reason::kRejected;
-  const bool gaps = hub_state == nullptr &&
-                    (rejected || !hub_seen.empty() || !refused.cells.empty() || !lost.empty());
+  const bool of_kin = std::any_of(others.begin(), others.end(),
+                                  [&](const Cell& cell) { return unseen_kin(cell.version); });
+  const bool gaps = hub_state == nullptr && (rejected || of_kin || !hub_seen.empty() ||
+                                             !refused.cells.empty() || !lost.empty());
   const auto list_lost = [&](const CellPath& path, const std::optional<std::string>& value,
                              const std::string& actor, HybridTime written_at) {
     lost.push_back(

@@ -427,6 +427,31 @@ class AwaitingTest : public testing::Test {
   PeerIdentity hub_;
 };
 
+TEST_F(AwaitingTest, WithTheHubsStateThatHasAllNothingWaits) {
+  const Sequence first = Put("a");
+  Stored(first, {Waits(first)});
+  RecordUpdate theirs;
+  theirs.state = node_->Read(Key(1))->record;
+  const Version later{HybridTime::FromWall(environment_.now_ms + 1), hub_.replica};
+  theirs.state.Put({.path = CellPath{.field = kChapter, .map_key = {}},
+                    .version = later,
+                    .actor = "hq",
+                    .value = Text(kChapter, "italy").value,
+                    .learned = {}});
+  ApplyRequest request{.peer = hub_};
+  RecordUpdate less = theirs;
+  less.state.cells.clear();
+  less.state.seen = {};
+  less.state.seen.Advance(later);
+  for (const auto& [update, waiting] : {std::pair(less, 1u), std::pair(theirs, 0u)}) {
+    RecordUpdate sent = update;
+    sent.state.seen.Advance(later);
+    request.records = {{Sequence{1}, Key(1), EncodeUpdate(sent)}};
+    ASSERT_TRUE(node_->Apply(request).ok());
+    EXPECT_EQ(Waiting(), waiting);
+  }
+}
+
 TEST_F(AwaitingTest, WhatTheHubHasStoredSinceWaitsNoMore) {
   const Sequence first = Put("a");
   Stored(first, {Waits(first)});
