@@ -17,13 +17,13 @@ constexpr int64_t kIdleMs = 3'600'000;
 }  // namespace
 
 Scrubber::Scrubber(storage::Replica& replica, int64_t after_ms, int64_t within_ms)
-    : replica_(replica),
-      after_ms_(after_ms),
-      within_ms_(within_ms),
-      residue_left_(replica.residue_left()) {
-  subscription_ = replica_.Subscribe([this](const std::vector<storage::ChangeEvent>&) {
-    const uint64_t left = replica_.residue_left();
-    if (residue_left_.exchange(left) == left) return;
+    : replica_(replica), after_ms_(after_ms), within_ms_(within_ms) {
+  subscription_ = replica_.Subscribe([this](const std::vector<storage::ChangeEvent>& events) {
+    const bool residue = std::any_of(events.begin(), events.end(), [](const auto& event) {
+      return event.kind == storage::ChangeKind::kDropped ||
+             event.kind == storage::ChangeKind::kErased;
+    });
+    if (!residue) return;
     NoteResidue();
     waker_.Wake();
   });

@@ -52,7 +52,6 @@ class Scrubber {
   // Steady clock, of what is not scrubbed yet; 0: nothing.
   int64_t first_drop_ms_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t last_drop_ms_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::atomic<uint64_t> residue_left_;  // as was last heard
   std::atomic<uint64_t> scrubs_ = 0;
   Waker waker_;
   uint64_t subscription_ = 0;

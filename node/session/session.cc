@@ -812,7 +812,8 @@ void Session::TakeStored(const v1::Stored& stored) {
 void Session::ForgetRefused(const storage::RefusedRecord& refused) {
   for (InFlight& page : in_flight_) {
     std::erase_if(page.own, [&](const InFlight::Own& own) {
-      return own.key == refused.key && own.sequence <= refused.sequence;
+      const bool all = refused.sequence == Sequence{};
+      return own.key == refused.key && (all || own.sequence <= refused.sequence);
     });
   }
 }

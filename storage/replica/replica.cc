@@ -394,8 +394,7 @@ absl::Status Replica::Finish(const std::vector<ChangeEvent>& events, bool applie
     absl::MutexLock lock(&durable_mutex_);
     durable_sequence_ = std::max(durable_sequence_, sequence);
   }
-  // Of what waited, or was refused, bytes may be left without any change of a record.
-  if (events.empty() && !scrub_due()) return absl::OkStatus();
+  if (events.empty()) return absl::OkStatus();
   absl::MutexLock lock(&listeners_mutex_);
   for (const auto& [number, listener] : listeners_) listener(events);
   return absl::OkStatus();
@@ -889,11 +888,6 @@ absl::StatusOr<std::vector<std::pair<std::string, std::string>>> Replica::ListSe
   }
   CHAPTER_RETURN_IF_ERROR(it->status());
   return out;
-}
-
-uint64_t Replica::residue_left() const {
-  absl::ReaderMutexLock lock(&mutex_);
-  return residue_last_;
 }
 
 bool Replica::scrub_due() const {

@@ -223,9 +223,9 @@ class Replica {
   absl::StatusOr<RefusedWrite> GetRefused(uint64_t number) const;
   absl::Status ForgetRefused(uint64_t number);
 
-  // Calls `listener` after each durable commit with what it changed, or with nothing while bytes
-  // are to be scrubbed, on the thread that committed; it must call nothing of the replica but
-  // residue_left. Returns a number for Unsubscribe, after which it is never called again.
+  // Calls `listener` after each durable commit with what it changed, on the
+  // thread that committed; it must not call back into the replica. Returns a
+  // number for Unsubscribe, after which it is never called again.
   uint64_t Subscribe(std::function<void(const std::vector<ChangeEvent>&)> listener);
   void Unsubscribe(uint64_t number);
 
@@ -298,8 +298,6 @@ class Replica {
   absl::Status Scrub();
   // Whether Scrub has something to do, also from before a restart.
   bool scrub_due() const;
-  // So many commits since the start have left bytes to scrub.
-  uint64_t residue_left() const;
 
  private:
   struct Identity {
@@ -373,11 +371,6 @@ class Replica {
   bool ComesBack(Transaction& transaction, const PeerIdentity& peer, const RecordKey& key,
                  const StoredRecord& current, const Record& merged) const
       ABSL_SHARED_LOCKS_REQUIRED(mutex_);
-  // Whether the record would be erased at once, with one that it follows.
-  bool FollowsErased(Transaction& transaction, const RecordKey& key, const Record& record) const
-      ABSL_SHARED_LOCKS_REQUIRED(mutex_);
-  // A chapter that may have an erased record hears that it was, unless its feed tells so anyway.
-  static void TellErased(Transaction& transaction, const RecordKey& key, const Scope* chapter);
   // Keeps it for headquarters' word. RESOURCE_EXHAUSTED where too much waits, PERMISSION_DENIED
   // where the same was rejected.
   absl::Status PutApproval(Transaction& transaction, const PeerIdentity& peer, const RecordKey& key,
@@ -389,8 +382,8 @@ class Replica {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RemoveApproval(Transaction& transaction, const NodeId& node, Epoch epoch,
                       const RecordKey& key) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Of a record that the transaction erases nothing waits any more; whoever pushed it hears of the
-  // erasure. What is to follow it waits without its values, as an erasure.
+  // Of a record that the transaction erases nothing waits any more, nor of what is to follow it;
+  // whoever pushed that hears of the erasure.
   absl::Status EraseApprovals(Transaction& transaction) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::vector<RecordKey> LeadersOf(const RecordKey& key, const Record& record) const;
   absl::Status LoadApprovals() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -22,16 +22,12 @@
 namespace chaptersync::storage {
 namespace {
 
-// Whether the peer has had the record: it was in its scopes, or it has seen a write to it.
-bool KnowsOf(const Seen& seen, const StoredRecord& stored, const PeerIdentity& peer) {
-  const auto& places = stored.meta.scopes;
-  if (std::any_of(places.begin(), places.end(),
-                  [&](const ScopePosition& p) { return peer.scopes.contains(p.scope); })) {
-    return true;
-  }
-  const auto& entries = seen.entries();
-  return std::any_of(entries.begin(), entries.end(), [&](const auto& entry) {
-    return stored.record.seen.Get(entry.first) != HybridTime{};
+// Whether the update has every cell of the record, or says that the receiver has it.
+bool TellsAll(const RecordUpdate& update, const Record& record) {
+  return std::all_of(record.cells.begin(), record.cells.end(), [&](const Cell& cell) {
+    if (!update.whole && update.base.Covers(cell.version)) return true;
+    const Cell* told = update.state.Find(cell.path);
+    return told != nullptr && told->version == cell.version;
   });
 }
 
@@ -68,12 +64,6 @@ absl::Status CheckReadable(const EntityRule& rule, const RecordKey& key, const R
 }
 
 }  // namespace
-
-void Replica::TellErased(Transaction& transaction, const RecordKey& key, const Scope* chapter) {
-  const StoredRecord* stored = transaction.Find(key);
-  if (chapter == nullptr || stored == nullptr || !stored->record.erased) return;
-  if (stored->meta.Position(*chapter) == nullptr) transaction.TellLeft(key, *chapter);
-}
 
 // Where the hub has the record, for the node that pushes it.
 absl::StatusOr<Whereabouts> Replica::Locate(const PeerIdentity& peer, const RecordKey& key,
@@ -148,6 +138,8 @@ absl::StatusOr<Judgement> Replica::Admit(Transaction& transaction, const PeerIde
   for (const RecordKey& leader : own.leaders) {
     const StoredRecord* stored = transaction.Find(leader);
     if (stored == nullptr) continue;
+    // It is erased with what it follows, whoever says so.
+    if (stored->record.erased) return Judgement{};
     CHAPTER_ASSIGN_OR_RETURN(const Whereabouts above, Locate(peer, leader, *stored));
     if (above.elsewhere && (!above.been_there || above.let_go)) where.elsewhere = true;
   }
@@ -169,15 +161,6 @@ bool Replica::ComesBack(Transaction& transaction, const PeerIdentity& peer, cons
     }
   }
   return !Disjoint(after.scopes, peer.scopes);
-}
-
-bool Replica::FollowsErased(Transaction& transaction, const RecordKey& key,
-                            const Record& record) const {
-  const std::vector<RecordKey> leaders = LeadersOf(key, record);
-  return std::any_of(leaders.begin(), leaders.end(), [&](const RecordKey& leader) {
-    const StoredRecord* stored = transaction.Find(leader);
-    return stored != nullptr && stored->record.erased;
-  });
 }
 
 absl::StatusOr<const char*> Replica::AdmitMerged(Transaction& transaction, const PeerIdentity& peer,
@@ -321,17 +304,6 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
   };
   if (options_.hub && !peer.hub) {
     using Judged = Judgement::Kind;
-    // Of one that would be erased at once only that is kept, and an officer says so: it may be
-    // somebody's record that this hub has not got yet.
-    if (held == nullptr && !update->state.erased &&
-        FollowsErased(transaction, key, update->state)) {
-      for (const RecordKey& leader : LeadersOf(key, update->state)) {
-        TellErased(transaction, leader, ChapterScope(peer));
-      }
-      update->state.Erase();
-      update->whole = true;
-      return wait(FollowsErasedReason(key));
-    }
     KeepKnownConflicts(mine, update->state);
     const auto admitted = Admit(transaction, peer, key, *update, held);
     transaction.Note(admitted.status());
@@ -341,9 +313,8 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
         outcome.vouched = judgement.vouched;
         break;
       case Judged::kNothing:
-        // It hears what stands, or that the record is elsewhere; who knows nothing of it, and may
-        // have guessed its id, hears nothing.
-        if (held == nullptr || !KnowsOf(update->state.seen, *held, peer)) {
+        // It hears what stands, or that the record is elsewhere.
+        if (held == nullptr) {
           outcome.kind = Kind::kIgnored;
           return outcome;
         }
@@ -436,8 +407,9 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
   const bool changed = !Contains(mine, update->state) || !merged.damage.empty() ||
                        held == nullptr || named_anew || seen_here_and_lost;
   if (options_.hub) outcome.answer = !equals_sent;
-  // The hub has all that is here, and nothing of it goes there again.
-  if (!options_.hub && equals_sent && !called_off) {
+  // The hub has all that is here, and nothing of it goes there again. Having seen a value is not to
+  // have it, at a hub that went back unawares.
+  if (!options_.hub && equals_sent && !called_off && TellsAll(*update, merged.record)) {
     transaction.batch().Delete(Table::kMeta, keys::Waiting(key, peer.node));
   }
   if (!changed && !called_off) return outcome;

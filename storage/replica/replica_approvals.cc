@@ -117,7 +117,6 @@ void Replica::StoreApproval(Transaction& transaction, const ApprovalList::Where&
   transaction.batch().Put(Table::kMeta, keys::Approval(node, epoch, key), bytes);
   transaction.batch().Put(Table::kMeta, keys::kApprovalLast,
                           EncodeNumber(std::max(approvals_.last_number(), value.number)));
-  if (approvals_.Find(where) != nullptr) transaction.LeaveResidue();
   approvals_.Put({{.number = value.number,
                    .key = key,
                    .from = node,
@@ -144,41 +143,42 @@ absl::Status Replica::EraseApprovals(Transaction& transaction) {
   if (!options_.hub || approvals_.Total().count == 0 || !transaction.erases_anything()) {
     return absl::OkStatus();
   }
-  std::vector<ApprovalList::One> erased;
-  std::vector<ApprovalList::One> following;
   const auto erases = [&](const RecordKey& key) { return transaction.Erases(key); };
-  for (const auto& [where, one] : approvals_.all()) {
-    const std::vector<RecordKey>& leaders = one.approval.leaders;
-    if (erases(one.approval.key)) {
-      erased.push_back(one);
-    } else if (std::any_of(leaders.begin(), leaders.end(), erases) &&
-               transaction.Find(one.approval.key) == nullptr) {
+  // Taking one may erase another record, which others wait of.
+  for (bool any = true; any;) {
+    std::vector<ApprovalList::One> gone;
+    for (const auto& [where, one] : approvals_.all()) {
+      const std::vector<RecordKey>& leaders = one.approval.leaders;
       // Where the hub has the record it follows what the hub says.
-      following.push_back(one);
+      if (erases(one.approval.key) || (std::any_of(leaders.begin(), leaders.end(), erases) &&
+                                       transaction.Find(one.approval.key) == nullptr)) {
+        gone.push_back(one);
+      }
     }
-  }
-  for (const ApprovalList::One& one : erased) {
-    transaction.TellLeft(one.approval.key, one.chapter);
-    RemoveApproval(transaction, one.approval.from, one.approval.epoch, one.approval.key);
-  }
-  for (const ApprovalList::One& one : following) {
-    const Approval& approval = one.approval;
-    CHAPTER_ASSIGN_OR_RETURN(
-        const std::string bytes,
-        transaction.Get(Table::kMeta, keys::Approval(approval.from, approval.epoch, approval.key)));
-    CHAPTER_ASSIGN_OR_RETURN(ApprovalValue value, DecodeApproval(bytes));
-    CHAPTER_ASSIGN_OR_RETURN(RecordUpdate update, DecodeUpdate(value.update));
-    update.state.Erase();
-    value.number = approvals_.last_number() + 1;
-    value.reason = FollowsErasedReason(approval.key);
-    value.update = EncodeUpdate(update);
-    for (const RecordKey& leader : approval.leaders) {
-      TellErased(transaction, leader, &one.chapter);
+    for (const ApprovalList::One& one : gone) {
+      const Approval& approval = one.approval;
+      if (transaction.Find(approval.key) == nullptr) {
+        CHAPTER_ASSIGN_OR_RETURN(
+            const std::string bytes,
+            transaction.Get(Table::kMeta,
+                            keys::Approval(approval.from, approval.epoch, approval.key)));
+        CHAPTER_ASSIGN_OR_RETURN(const ApprovalValue value, DecodeApproval(bytes));
+        CHAPTER_ASSIGN_OR_RETURN(const RecordUpdate update, DecodeUpdate(value.update));
+        StoredRecord& stored = transaction.Make(approval.key);
+        stored.record = Merge({}, update, {Writer(), clock_.last()}).record;
+        stored.meta.maker = one.chapter;
+        clock_.Observe(stored.record.seen.Highest());
+        transaction.Touch(approval.key);
+        CHAPTER_RETURN_IF_ERROR(transaction.Place());
+      }
+      transaction.TellLeft(approval.key, one.chapter);
+      RemoveApproval(transaction, approval.from, approval.epoch, approval.key);
     }
-    StoreApproval(transaction, ApprovalList::WhereOf(approval), value, update.state);
+    CHAPTER_RETURN_IF_ERROR(transaction.status());
+    CHAPTER_RETURN_IF_ERROR(transaction.Place());
+    any = !gone.empty();
   }
-  CHAPTER_RETURN_IF_ERROR(transaction.status());
-  return transaction.Place();
+  return absl::OkStatus();
 }
 
 std::vector<Approval> Replica::ListApprovals(uint64_t after, size_t count) const {

@@ -234,16 +234,17 @@ absl::StatusOr<RecordsPage> Replica::ReadRecords(const RecordsRequest& request) 
         continue;
       }
       if (current.empty() && !request.asked) continue;
-      // Of what a chapter had, or brought, its feed has a place, but for what waits, or was
-      // rejected. Whoever guesses another record's id hears what he would if it were not here, and
-      // not who wrote it and when.
+      // Of what a chapter had, or brought, its feed has a place, but for what was not taken.
+      // Whoever only asks for another's record hears what he would if it were not here, and not who
+      // wrote it and when.
       const NodeId& node = request.peer.node;
       const bool known =
           std::any_of(
               stored.meta.scopes.begin(), stored.meta.scopes.end(),
               [&](const ScopePosition& p) { return request.peer.scopes.contains(p.scope); }) ||
           approvals_.Find({node, request.peer.epoch, key}) != nullptr ||
-          engine_.Get(Table::kMeta, keys::Rejected(node, request.peer.epoch, key)).ok();
+          engine_.Get(Table::kMeta, keys::Rejected(node, request.peer.epoch, key)).ok() ||
+          engine_.Get(Table::kMeta, keys::Refusal(node, request.peer.epoch, key)).ok();
       if (current.empty()) {
         left.kind = FeedItem::Kind::kUnplaced;
       } else if (known) {

@@ -111,12 +111,6 @@ const Scope* ChapterScope(const PeerIdentity& peer) {
   return nullptr;
 }
 
-std::string FollowsErasedReason(const RecordKey& key) {
-  return absl::StrCat("record ", key.id.ToString(),
-                      " follows an erased record, and would be erased as well: it waits for "
-                      "headquarters' word");
-}
-
 bool IsHost(const std::map<EntityNumber, EntityRule>& entities, const RecordKey& key,
             const Record& record, const Scope& chapter,
             const std::function<const Record*(const RecordKey&)>& find) {

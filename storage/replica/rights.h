@@ -31,9 +31,6 @@ struct Whereabouts {
 // The chapter's scope among a node's; null where it has none.
 const Scope* ChapterScope(const PeerIdentity& peer);
 
-// Why a record waits that would be erased at once, with what it follows; for people.
-std::string FollowsErasedReason(const RecordKey& key);
-
 // Whether the chapter may write the record, as far as that is its hosts': true of whatever is not
 // for everybody. `find` gives the records that it follows; null where one is not here.
 bool IsHost(const std::map<EntityNumber, EntityRule>& entities, const RecordKey& key,

@@ -63,6 +63,7 @@ struct Federation::Thief {
   uint64_t sequence = 0;  // the last in its feed
   uint64_t dropped = 0;
   int pushes = 0;
+  ReplicaId hubs_name;                    // the hub's, when it pushed last
   std::vector<storage::FeedItem> pushed;  // the last
 };
 
@@ -349,8 +350,11 @@ void Federation::Forge(Thief& thief) {
   if (random.Chance(500)) thief.line->Send(kInitiator, whole);
   std::vector<storage::FeedItem> items;
   std::set<std::string> told;
-  // What was pushed before, once more: it may have been rejected.
-  if (random.Chance(400)) items = thief.pushed;
+  // What was pushed before, once more: it may have been rejected. What it forged in the hub's name
+  // is anybody's, once the hub has another.
+  const ReplicaId hubs_name = hub.life->replica->replica_id();
+  if (random.Chance(400) && hubs_name == thief.hubs_name) items = thief.pushed;
+  thief.hubs_name = hubs_name;
   for (const storage::FeedItem& item : items) told.insert(NameOf(item.key));
   for (size_t i = 0; i < 3 * kRecordsMax && items.size() < kRecordsMax; ++i) {
     const std::string& name = random.Pick(names);

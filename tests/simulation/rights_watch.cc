@@ -162,6 +162,8 @@ void RightsWatch::Approved(size_t hub, const std::string& record, const Shown& s
     fail_(absl::StrCat(computers_.at(hub).name, " takes field '", path, "' of ", record, " = ",
                        ToText(cell.value), ", which is not what was shown when it was approved"));
   }
+  // A conflict that both know may have been found earlier there, over another value.
+  for (const PlainEntry& entry : now.log) approved_.insert({record, entry.current_stamp});
   if (!shown.conflicts) return;
   for (const PlainEntry& entry : now.log) {
     const auto old = std::find_if(was.log.begin(), was.log.end(), [&](const PlainEntry& e) {
@@ -170,7 +172,6 @@ void RightsWatch::Approved(size_t hub, const std::string& record, const Shown& s
     for (const Stamp& settled : entry.settled) approved_.insert({record, settled});
     if (old != was.log.end()) continue;
     approved_.insert({record, entry.lost_stamp});
-    approved_.insert({record, entry.current_stamp});
   }
 }
 

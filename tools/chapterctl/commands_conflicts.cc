@@ -371,8 +371,8 @@ absl::Status Reject(Context& context, std::vector<uint64_t> numbers, const std::
       numbers.push_back(approval.number());
     }));
     if (numbers.empty()) {
-      context.output.Line(absl::StrCat("nothing of ", from, " waits"));
-      return absl::OkStatus();
+      return absl::NotFoundError(absl::StrCat(
+          "nothing of '", from, "' waits; `approvals list` shows whose it is, as --from takes it"));
     }
   }
   return Decide(context, numbers, "rejected", &Approvals::Reject);

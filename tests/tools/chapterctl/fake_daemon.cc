@@ -188,8 +188,12 @@ grpc::Status FakeApprovals::ListApprovals(grpc::ServerContext*,
 
 grpc::Status FakeApprovals::GetApproval(grpc::ServerContext*, const v1::GetApprovalRequest* request,
                                         v1::GetApprovalResponse* response) {
+  if (!failure.ok()) return failure;
   const auto it = waiting.find(request->number());
-  if (it == waiting.end()) return {grpc::StatusCode::NOT_FOUND, "nothing of that number waits"};
+  if (it == waiting.end()) {
+    return {grpc::StatusCode::NOT_FOUND,
+            absl::StrCat("nothing of number ", request->number(), " waits for headquarters' word")};
+  }
   *response->mutable_approval() = it->second;
   v1::PushedValue& value = *response->add_values();
   value.set_field("employer");
@@ -197,10 +201,10 @@ grpc::Status FakeApprovals::GetApproval(grpc::ServerContext*, const v1::GetAppro
   value.mutable_write()->set_actor("milan");
   value.mutable_current()->set_string_value("Initech");
   value.mutable_current_write()->set_actor("registrar");
-  value = *response->add_values();
-  value.set_field("notes");
-  value.mutable_value()->set_string_value("new there");
-  value.mutable_current()->set_null_value(google::protobuf::NULL_VALUE);
+  v1::PushedValue& fresh = *response->add_values();
+  fresh.set_field("notes");
+  fresh.mutable_value()->set_string_value("new there");
+  fresh.mutable_current()->set_null_value(google::protobuf::NULL_VALUE);
   response->set_settlements(2);
   return grpc::Status::OK;
 }
