@@ -849,7 +849,9 @@ std::optional<bool> Federation::DecideOnShown(size_t number, bool approve) {
     const auto done = approves ? replica.Approve(waiting) : replica.Reject(waiting);
     const std::tuple where{approval.from, approval.epoch, push.record};
     view.rejected.erase(where);
-    if (const auto after = Read(number, push.record); approves && after) {
+    const auto after = Read(number, push.record);
+    if (approves && (!done.ok() || !after)) rights_.ApprovedInDoubt(push.record);
+    if (approves && after) {
       rights_.Approved(number, push.record, push.shown, before ? &*before : nullptr, *after);
     }
     if (!approves && done.ok() && !now->shown.conflicts) view.rejected[where] = now->Text();

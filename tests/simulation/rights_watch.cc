@@ -90,7 +90,7 @@ void RightsWatch::CheckWriter(size_t site, const std::string& record, const Stam
   }
   const Computer& writer = computers_.at(owner->second);
   if (writer.hub() || writer.node == computers_.at(site).node) return;
-  if (approved_.contains({record, stamp})) return;
+  if (approved_.contains({record, stamp}) || doubted_.contains(record)) return;
   fail_(absl::StrCat(computers_.at(site).name, " has ", what, " of ", record, " that ", writer.name,
                      " wrote, and only headquarters writes it"));
 }
@@ -132,7 +132,12 @@ void RightsWatch::Observe(size_t site, const std::string& record, const PlainRec
   for (const PlainEntry& entry : now.log) {
     if (entry.path != standing) continue;
     CheckWriter(site, record, entry.lost_stamp, "a conflict about a standing");
-    if (entry.current != "deleted" && entry.current != "restored") {
+    // Of two findings of one conflict the earlier stands everywhere, and what it says that stood
+    // then.
+    const Written lost{record, entry.path, entry.lost_stamp};
+    const bool known = conflicts_at_hubs_.contains(lost);
+    if (computers_.at(site).hub()) conflicts_at_hubs_.insert(lost);
+    if (!known && entry.current != "deleted" && entry.current != "restored") {
       CheckWriter(site, record, entry.current_stamp, "a conflict with a standing");
     }
     for (const Stamp& settled : entry.settled) {

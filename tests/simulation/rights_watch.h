@@ -51,6 +51,9 @@ class RightsWatch {
   void Approve(const std::string& record, const Shown& shown);
   void Approved(size_t hub, const std::string& record, const Shown& shown,
                 const PlainRecord* before, const PlainRecord& now);
+  // It failed, or the hub's power did, and may have been done all the same: nothing is said of the
+  // record's conflicts.
+  void ApprovedInDoubt(const std::string& record) { doubted_.insert(record); }
 
   // A record as a computer has it, however it came there.
   void Observe(size_t site, const std::string& record, const PlainRecord& now);
@@ -83,7 +86,9 @@ class RightsWatch {
   std::set<std::string> ordered_;
   std::map<std::string, std::set<std::string>> leaders_;  // that a record ever named
   std::set<std::pair<std::string, Stamp>> approved_;      // by record
+  std::set<std::string> doubted_;                         // whose approval failed
   std::set<Written> at_hubs_;                             // that any hub has, or had
+  std::set<Written> conflicts_at_hubs_;                   // the same of lost values
 };
 
 }  // namespace chaptersync::simulation

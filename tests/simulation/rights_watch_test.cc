@@ -128,11 +128,30 @@ TEST_F(RightsWatchTest, ConflictAboutAHeadquartersFieldMustNotTellOfANodesValue)
   EXPECT_THAT(failures_, ElementsAre(HasSubstr("hq has a conflict about a standing of m1")));
 }
 
+TEST_F(RightsWatchTest, AnApprovalThatFailedMayHaveBroughtConflicts) {
+  PlainRecord record = With(Member("milan"), Path(kStanding), Cell(kHub, "gold", 11));
+  record.log.push_back({Path(kStanding), "lead", {10, 100 + kMilan}, "gold", {11, 100}, true, ""});
+  watch_.ApprovedInDoubt("m1");
+  watch_.Observe(kHub, "m1", record);
+  EXPECT_THAT(failures_, IsEmpty());
+  watch_.Observe(kHub, "m2", record);
+  EXPECT_THAT(failures_, ElementsAre(HasSubstr("hq has a conflict about a standing of m2")));
+}
+
 TEST_F(RightsWatchTest, ConflictAboutAHeadquartersFieldMustNotNameANodesValueAsWinner) {
   PlainRecord record = Member("milan");
   record.log.push_back({Path(kStanding), "gold", {9, 100}, "lead", {10, 100 + kMilan}, true, ""});
   watch_.Observe(kHub, "m1", record);
   EXPECT_THAT(failures_, ElementsAre(HasSubstr("hq has a conflict with a standing of m1")));
+}
+
+TEST_F(RightsWatchTest, WhoFoundAKnownConflictFirstMayNameItsValueAsWinner) {
+  PlainRecord record = Member("milan");
+  record.log.push_back({Path(kStanding), "gold", {9, 100}, "lead", {10, 100}, true, ""});
+  watch_.Observe(kHub, "m1", record);
+  record.log.back().current_stamp = {10, 100 + kMilan};
+  watch_.Observe(kHub, "m1", record);
+  EXPECT_THAT(failures_, IsEmpty());
 }
 
 TEST_F(RightsWatchTest, HeadquartersFieldMayLoseToANodesDeletion) {
