@@ -41,7 +41,7 @@ BESIEGERS = 1200
 with open(os.path.join(PROGRAMS, "chapter-hub"), "rb") as program:
     SANITIZED = b"__asan_init" in program.read()
 OK, CANCELLED, DENIED, EXHAUSTED, PRECONDITION, UNAVAILABLE, UNAUTHENTICATED = 0, 1, 7, 8, 9, 14, 16
-FAILED, USAGE = 1, 2
+USAGE = 2
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
@@ -199,8 +199,8 @@ class SecurityTest(StrangerTest):
         self.assertEqual({one["from"].split("/")[0] for one in waiting}, {"toronto"}, waiting)
         self.assertEqual({one["noun"] for one in waiting}, {"members"}, waiting)
         shown = [self.federation.row("hq", "approvals", "show", str(one["number"])) for one in waiting]
-        self.assertEqual({one["record"]: one["fields"] for one in shown if one["record"] == nobodys},
-                         {nobodys: {"chapter": "toronto"}})
+        self.assertEqual([(value["field"], value["value"], value["current"]) for one in shown
+                          if one["record"] == nobodys for value in one["values"]], [("chapter", "toronto", None)])
         self.assertEqual([one["erasure"] for one in shown if one["record"] == member], [True])
         for one in waiting:
             self.federation.must("hq", "approvals", "reject", str(one["number"]))
@@ -730,7 +730,9 @@ class SecretsTest(StrangerTest):
         self.assertEqual(len(error.strip().splitlines()), 1, error)
 
     def test_no_secret_is_printed_or_logged(self) -> None:
-        marker = f"zq{uuid.uuid4().hex}qz"
+        # Without digits of a code, as what may be one is not shown.
+        letters = str.maketrans("0123456789abcdef", "ghijklmnopqrstuv")
+        marker = f"zq{uuid.uuid4().hex.translate(letters)}qz"
         codes: List[str] = []
 
         def invite(chapter: str) -> Dict[str, Any]:
@@ -779,7 +781,7 @@ class SecretsTest(StrangerTest):
         daemon.start()
         self.fails(late, REFUSED, "past its end")
         self.stranger("-", "guess", "50")
-        self.fails(good, FAILED, "too many wrong invitations")
+        self.fails(good, UNREACHABLE, "too many wrong invitations")
         self.federation.must("hq", "nodes", "list", output="table")
         self.federation.must("hq", "status", output="table")
         # The search finds what is there: in words, logs, arguments and the environment.
