@@ -492,8 +492,9 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
     return own.contains(version.replica) && !hub_seen.Covers(version);
   };
   // What a copy of this computer wrote is its own as well, to the hub.
+  const ReplicaId present = identity_.replica;
   const auto unseen_kin = [&](const Version& version) {
-    return (own.contains(version.replica) || SameLineage(version.replica, identity_.replica)) &&
+    return (own.contains(version.replica) || SameLineage(version.replica, present)) &&
            !hub_seen.Covers(version);
   };
   RefusedWrite refused{.number = 0,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The list of what waits: sums and numbers follow each change, and an undo of several changes.
+// The list of what waits: sums and numbers follow each change, and an undo of several
+// changes.
 #include "storage/replica/approval_list.h"
 
 #include <gmock/gmock.h>
