@@ -401,9 +401,11 @@ class Replica {
   absl::Status ForgetRefusedOf(Transaction& transaction, const RecordKey& key)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status EndWaiting(Transaction& transaction, const AcknowledgeRequest& request,
-                          Sequence before, Sequence through) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+                          Sequence before, Sequence through, std::set<RecordKey>& ended)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status DropWhereDue(Transaction& transaction, const AcknowledgeRequest& request,
-                            Sequence through, std::vector<DroppedRecord>& dropped)
+                            Sequence through, const std::set<RecordKey>& ended,
+                            std::vector<DroppedRecord>& dropped)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   struct OwnStamps {
     bool again = false;  // some are to be made again

@@ -322,8 +322,10 @@ absl::StatusOr<AcknowledgeResult> Replica::Acknowledge(const AcknowledgeRequest&
       batch.Put(Table::kMeta, keys::Reset(refused.key),
                 Encode(ResetValue{peer.node, peer.epoch, std::move(kept)}));
     }
+    std::set<RecordKey> ended;  // wait no more
     if (!options_.hub && request.through) {
-      CHAPTER_RETURN_IF_ERROR(EndWaiting(transaction, request, before, acknowledged.through));
+      CHAPTER_RETURN_IF_ERROR(
+          EndWaiting(transaction, request, before, acknowledged.through, ended));
     }
     for (const RecordKey& key : request.push_again) {
       StoredRecord* held = transaction.Find(key);
@@ -344,7 +346,7 @@ absl::StatusOr<AcknowledgeResult> Replica::Acknowledge(const AcknowledgeRequest&
     }
     if (!options_.hub && !request.drops_wait) {
       CHAPTER_RETURN_IF_ERROR(
-          DropWhereDue(transaction, request, acknowledged.through, result.dropped));
+          DropWhereDue(transaction, request, acknowledged.through, ended, result.dropped));
     }
     CHAPTER_RETURN_IF_ERROR(transaction.Place());
     if (batch.empty() && !transaction.anything_touched()) return result;
@@ -359,7 +361,7 @@ absl::StatusOr<AcknowledgeResult> Replica::Acknowledge(const AcknowledgeRequest&
 // What the hub has stored from a later place of the feed than where it did not take it waits no
 // more. Between the two places, so that it costs what was pushed.
 absl::Status Replica::EndWaiting(Transaction& transaction, const AcknowledgeRequest& request,
-                                 Sequence before, Sequence through) {
+                                 Sequence before, Sequence through, std::set<RecordKey>& ended) {
   if (through <= before) return absl::OkStatus();
   auto snapshot = engine_.NewSnapshot();
   const std::string marks(1, keys::kWaitingKind);
@@ -379,13 +381,15 @@ absl::Status Replica::EndWaiting(Transaction& transaction, const AcknowledgeRequ
     if (waiting.what == WaitsFor::kApproval && held != nullptr && held->meta.latest > waiting.at &&
         held->meta.latest <= through) {
       transaction.batch().Delete(Table::kMeta, keys::Waiting(key, request.peer.node));
+      ended.insert(key);
     }
   }
   return it->status();
 }
 
 absl::Status Replica::DropWhereDue(Transaction& transaction, const AcknowledgeRequest& request,
-                                   Sequence through, std::vector<DroppedRecord>& dropped) {
+                                   Sequence through, const std::set<RecordKey>& ended,
+                                   std::vector<DroppedRecord>& dropped) {
   if (leaving_.empty()) return absl::OkStatus();
   const PeerIdentity& hub = request.peer;
   // What was refused waits for the hub's state of the record, in which it is not.
@@ -414,7 +418,8 @@ absl::Status Replica::DropWhereDue(Transaction& transaction, const AcknowledgeRe
         CHAPTER_ASSIGN_OR_RETURN(const ResetValue noted, DecodeReset(*reset));
         if (noted.hub == hub.node) continue;
       }
-      if (transaction.Get(Table::kMeta, keys::Waiting(key, hub.node)).ok()) continue;
+      const bool waits = transaction.Get(Table::kMeta, keys::Waiting(key, hub.node)).ok();
+      if (waits && !ended.contains(key)) continue;
       LeavingValue memory = leaving;
       for (const NodeId& hub_before : stored->meta.again) {
         if (hub_before != hub.node) memory.earlier.push_back(hub_before);

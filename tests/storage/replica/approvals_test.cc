@@ -366,6 +366,20 @@ class AwaitingTest : public testing::Test {
   PeerIdentity hub_;
 };
 
+TEST_F(AwaitingTest, WhatWaitsNoMoreIsDroppedInTheSameStep) {
+  const Sequence first = Put("a");
+  Stored(first, {Waits(first)});
+  const Sequence second = Put("b");
+  // Taken, and elsewhere: nothing else may be acknowledged for a long time.
+  ApplyRequest request{.peer = hub_};
+  request.left = {{Key(1), node_->Read(Key(1))->record.seen}};
+  ASSERT_TRUE(node_->Apply(request).ok());
+  EXPECT_TRUE(node_->Read(Key(1)).ok()) << "it waits, and is not acknowledged";
+  Stored(second);
+  EXPECT_EQ(Waiting(), 0u);
+  EXPECT_TRUE(absl::IsNotFound(node_->Read(Key(1)).status()));
+}
+
 TEST_F(AwaitingTest, WithTheHubsStateThatHasAllNothingWaits) {
   const Sequence first = Put("a");
   Stored(first, {Waits(first)});
