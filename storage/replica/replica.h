@@ -376,10 +376,6 @@ class Replica {
   absl::Status PutApproval(Transaction& transaction, const PeerIdentity& peer, const RecordKey& key,
                            const RecordUpdate& update, const Record& mine,
                            const std::string& reason) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Under another number than any before.
-  void StoreApproval(Transaction& transaction, const ApprovalList::Where& where,
-                     const ApprovalValue& value, const Record& pushed)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RemoveApproval(Transaction& transaction, const NodeId& node, Epoch epoch,
                       const RecordKey& key) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Of a record that the transaction erases nothing waits any more, nor of what is to follow it;

@@ -90,43 +90,37 @@ absl::Status Replica::PutApproval(Transaction& transaction, const PeerIdentity& 
                             .chapter = chapter == nullptr ? Scope() : *chapter,
                             .reason = reason.substr(0, kRefusedReasonBytesMax),
                             .update = EncodeUpdate(update)};
-  const size_t bytes = Encode(value).size();
+  const std::string bytes = Encode(value);
   const ApprovalList::Sum freed =
       known == nullptr ? ApprovalList::Sum{} : ApprovalList::Sum{1, known->bytes};
   const auto full = [&](const char* whose, ApprovalList::Sum sum, size_t count_max,
                         size_t bytes_max) {
-    if (sum.count - freed.count < count_max && sum.bytes - freed.bytes + bytes <= bytes_max) {
+    if (sum.count - freed.count < count_max &&
+        sum.bytes - freed.bytes + bytes.size() <= bytes_max) {
       return absl::OkStatus();
     }
     return absl::ResourceExhaustedError(
         absl::StrCat(reason, "; but ", sum.count, " records", whose, " with ", sum.bytes,
-                     " bytes wait already, and with ", bytes, " more it would be over ", count_max,
-                     " records or ", bytes_max, " bytes"));
+                     " bytes wait already, and with ", bytes.size(), " more it would be over ",
+                     count_max, " records or ", bytes_max, " bytes"));
   };
   CHAPTER_RETURN_IF_ERROR(full(" of this computer", approvals_.OfNode(peer.node),
                                kApprovalsOfNodeMax, kApprovalBytesOfNodeMax));
   CHAPTER_RETURN_IF_ERROR(full(" of all", approvals_.Total(), kApprovalsMax, kApprovalBytesMax));
-  StoreApproval(transaction, {peer.node, peer.epoch, key}, value, update.state);
-  return absl::OkStatus();
-}
-
-void Replica::StoreApproval(Transaction& transaction, const ApprovalList::Where& where,
-                            const ApprovalValue& value, const Record& pushed) {
-  const auto& [node, epoch, key] = where;
-  const std::string bytes = Encode(value);
-  transaction.batch().Put(Table::kMeta, keys::Approval(node, epoch, key), bytes);
+  transaction.batch().Put(Table::kMeta, keys::Approval(peer.node, peer.epoch, key), bytes);
   transaction.batch().Put(Table::kMeta, keys::kApprovalLast,
                           EncodeNumber(std::max(approvals_.last_number(), value.number)));
   approvals_.Put({{.number = value.number,
                    .key = key,
-                   .from = node,
-                   .epoch = epoch,
+                   .from = peer.node,
+                   .epoch = peer.epoch,
                    .reason = value.reason,
                    .since_ms = value.since_ms,
-                   .erasure = pushed.erased,
-                   .leaders = LeadersOf(key, pushed)},
+                   .erasure = update.state.erased,
+                   .leaders = LeadersOf(key, update.state)},
                   value.chapter,
                   bytes.size()});
+  return absl::OkStatus();
 }
 
 void Replica::RemoveApproval(Transaction& transaction, const NodeId& node, Epoch epoch,

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cstdint>
 #include <functional>
-#include <istream>
 #include <memory>
 #include <string>
 #include <utility>
@@ -348,16 +347,11 @@ absl::Status Approve(Context& context, const std::vector<uint64_t>& numbers) {
       erased.push_back(absl::StrCat(approval.noun(), "/", approval.record()));
     }
   }
-  if (!erased.empty() && !context.yes) {
-    Terminal& terminal = context.output.terminal();
-    if (!terminal.in_terminal || !terminal.err_terminal) {
-      return UsageError("an erasure is approved with --yes where nobody can be asked");
-    }
-    terminal.err << "Erase " << absl::StrJoin(erased, ", ")
-                 << " for ever, with all that follows? Type yes: " << std::flush;
-    std::string answer;
-    std::getline(terminal.in, answer);
-    if (answer != "yes") return absl::CancelledError("nothing was approved");
+  if (!erased.empty()) {
+    CHAPTER_RETURN_IF_ERROR(Confirm(
+        context, "approving an erasure",
+        absl::StrCat("Erase ", absl::StrJoin(erased, ", "), " for ever, with all that follows?"),
+        "nothing was approved"));
   }
   return Decide(context, numbers, "approved", &Approvals::Approve);
 }

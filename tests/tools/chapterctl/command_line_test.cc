@@ -534,7 +534,7 @@ TEST_F(CommandLineTest, AnErasureIsApprovedOnlyWhereSomebodySaysSo) {
   for (const uint64_t number : {1, 2}) AddApproval(number, "italy/desk");
   daemon_.approvals.waiting[2].set_erasure(true);
   EXPECT_EQ(Run({"approvals", "approve", "1", "2"}), 2);
-  EXPECT_THAT(err_, HasSubstr("an erasure is approved with --yes where nobody can be asked"));
+  EXPECT_THAT(err_, HasSubstr("approving an erasure needs --yes where nobody can be asked"));
   EXPECT_TRUE(daemon_.approvals.approved.empty()) << "neither of them";
   at_terminal_ = true;
   EXPECT_EQ(Run({"approvals", "approve", "1", "2"}, "no\n"), 1);
