@@ -57,8 +57,8 @@ struct Federation::Thief {
   std::string chapter;
   storage::NodeId node;
   ReplicaId replica;
-  bool others_id = false;  // that the hub knows as another computer's
-  std::shared_ptr<Line> line;
+  bool others_id = false;    // that the hub knows as another computer's
+  std::weak_ptr<Line> line;  // which keeps the thief
   std::shared_ptr<Watch> watch;
   uint64_t sequence = 0;  // the last in its feed
   uint64_t dropped = 0;
@@ -117,18 +117,18 @@ bool Federation::ForgeToHub(size_t number) {
     Log(absl::StrCat(side == kAcceptor ? "a thief > " : "", sites_[number]->name,
                      side == kAcceptor ? "" : " > a thief", ": ", ShortText(message)));
   };
-  thief->line = std::make_shared<Line>(scheduler_, network_random_, std::move(hooks),
-                                       limits_.backlog_bytes_max);
-  lines_[++line_last_] = {thief->line, thief->watch};
+  const auto line = std::make_shared<Line>(scheduler_, network_random_, std::move(hooks),
+                                           limits_.backlog_bytes_max);
+  thief->line = line;
+  lines_[++line_last_] = {line, thief->watch};
   absl::Status refused;
   const auto host = Accept(hub, "a thief", thief->node, thief->watch, refused);
   if (host == nullptr) return false;
-  thief->line->Connect(kAcceptor, host);
-  thief->line->Connect(kInitiator, [this, thief](const v1::SyncMessage& message) {
-    const auto line = thief->line;
-    ThiefHears(thief, message);
+  line->Connect(kAcceptor, host);
+  line->Connect(kInitiator, [this, hears = std::weak_ptr(thief)](const v1::SyncMessage& message) {
+    if (const auto self = hears.lock()) ThiefHears(self, message);
   });
-  hub.life->group->Begin(host, thief->line->End(kAcceptor));
+  hub.life->group->Begin(host, line->End(kAcceptor));
   v1::SyncMessage message;
   v1::Hello& hello = *message.mutable_hello();
   hello.set_version_min(1);
@@ -142,10 +142,9 @@ bool Federation::ForgeToHub(size_t number) {
     out.set_entity(entity.value);
     out.set_fingerprint(rule.fingerprint);
   }
-  thief->line->Send(kInitiator, message);
-  scheduler_.After(fault_random_.Between(2'000, 30'000), [line = thief->line] {
-    line->Close(kInitiator, absl::CancelledError("enough"));
-  });
+  line->Send(kInitiator, message);
+  scheduler_.After(fault_random_.Between(2'000, 30'000),
+                   [line] { line->Close(kInitiator, absl::CancelledError("enough")); });
   return true;
 }
 
@@ -192,7 +191,7 @@ void Federation::ThiefHears(const std::shared_ptr<Thief>& thief, const v1::SyncM
       dropped.set_number(++thief->dropped);
       *dropped.mutable_record() = node::ToProto(records->front().key);
     }
-    thief->line->Send(kInitiator, reply);
+    if (const auto line = thief->line.lock()) line->Send(kInitiator, reply);
   } else if (message.has_whole()) {
     // Asked for the whole of what it pushed in part, it pushes something else.
     Forge(*thief);
@@ -229,8 +228,22 @@ std::optional<storage::FeedItem> Federation::ForgedRecord(const Thief& thief,
     return std::find_if(update.state.conflicts.begin(), update.state.conflicts.end(),
                         [](const ConflictEntry& entry) { return entry.path.field == kStanding; });
   };
+  // Where its chapter may write it this stands: then the ledger knows of it as of a write of which
+  // nobody knows whether it was made, and the watch over rights judges it.
+  const auto put_own = [&] {
+    const std::string fresh = FreshText();
+    const Version version = later(thief.replica);
+    const PlainRecord visible = ToPlain(mine);
+    ledger_.Begin({thief.watch->site[kInitiator], thief.replica.value}, name, &visible,
+                  {{PathText({.field = kPhone, .map_key = {}}), fresh, true}});
+    update.state.Put(
+        {{.field = kPhone, .map_key = {}}, version, "a thief", Wire(kPhone, fresh), {}});
+    update.state.seen.Advance(version);
+  };
+  const Cell* existence = mine.Find(CellPath::Existence());
+  const bool deleted = existence != nullptr && existence->value == storage::DeletedValue();
   std::string how;
-  switch (random.Below(10)) {
+  switch (random.Below(11)) {
     case 0:
       how = "headquarters' field in its own name";
       if (!member) return std::nullopt;
@@ -245,12 +258,12 @@ std::optional<storage::FeedItem> Federation::ForgedRecord(const Thief& thief,
       how = "a value in a hub's name";
       put(kName, hubs_name);
       break;
-    case 3: {
-      how = "its own value and one in a hub's name";
+    case 3:
+      how = "its own value and one of headquarters' field";
+      if (!member) return std::nullopt;
       put(kPhone, thief.replica);
-      put(kName, hubs_name);
+      put(kStanding, thief.replica);
       break;
-    }
     case 4:
       how = "an erasure";
       update.state.Erase();
@@ -279,23 +292,20 @@ std::optional<storage::FeedItem> Federation::ForgedRecord(const Thief& thief,
       break;
     }
     case 6:
-    case 7: {
-      // Where its chapter may write it this stands: then the ledger knows of it as of a write of
-      // which nobody knows whether it was made, and the watch over rights judges it.
+    case 7:
       how = "a value in its own name";
-      const Cell* existence = mine.Find(CellPath::Existence());
-      if (existence != nullptr && existence->value == storage::DeletedValue()) return std::nullopt;
-      const std::string fresh = FreshText();
-      const Version version = later(thief.replica);
-      const PlainRecord visible = ToPlain(mine);
-      ledger_.Begin({thief.watch->site[kInitiator], thief.replica.value}, name, &visible,
-                    {{PathText({.field = kPhone, .map_key = {}}), fresh, true}});
-      update.state.Put(
-          {{.field = kPhone, .map_key = {}}, version, "a thief", Wire(kPhone, fresh), {}});
-      update.state.seen.Advance(version);
+      if (deleted) return std::nullopt;
+      put_own();
       break;
-    }
-    case 8: {
+    case 8:
+      // By the time that it comes the hub may have written later than that: then the hub has all
+      // that was written in its name, and what remains is the thief's own.
+      how = "its own value and one in a hub's name";
+      if (deleted) return std::nullopt;
+      put_own();
+      put(kName, hubs_name);
+      break;
+    case 9: {
       how = "a settlement about headquarters' field";
       const auto entry = find_standing();
       if (entry == update.state.conflicts.end()) return std::nullopt;
@@ -337,7 +347,8 @@ std::optional<storage::FeedItem> Federation::ForgedRecord(const Thief& thief,
 void Federation::Forge(Thief& thief) {
   Random& random = fault_random_;
   const Site& hub = *sites_[thief.hub];
-  if (hub.life == nullptr || quiet_ || thief.pushes <= 0) return;
+  const auto line = thief.line.lock();
+  if (line == nullptr || hub.life == nullptr || quiet_ || thief.pushes <= 0) return;
   --thief.pushes;
   std::vector<std::string> names;
   for (const auto& [name, record] : ReadAll(thief.hub)) names.push_back(name);
@@ -347,7 +358,7 @@ void Federation::Forge(Thief& thief) {
   for (int i = 0; i < 3; ++i) {
     *whole.mutable_whole()->add_records() = node::ToProto(KeyOf(random.Pick(names)));
   }
-  if (random.Chance(500)) thief.line->Send(kInitiator, whole);
+  if (random.Chance(500)) line->Send(kInitiator, whole);
   std::vector<storage::FeedItem> items;
   std::set<std::string> told;
   // What was pushed before, once more: it may have been rejected. What it forged in the hub's name
@@ -377,7 +388,7 @@ void Federation::Forge(Thief& thief) {
   changes.set_last(thief.sequence);
   changes.set_mark(random.Next());
   node::PackRecords(pointers, changes);
-  thief.line->Send(kInitiator, message);
+  line->Send(kInitiator, message);
   thief.pushed = items;
   CountFault(Fault::kForgedPush);
 }
