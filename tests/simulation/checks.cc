@@ -171,7 +171,11 @@ bool Meet(const std::set<std::string>& a, const std::set<std::string>& b) {
 
 void Federation::Look(size_t number) {
   Site& site = *sites_[number];
-  site.replica_id = site.life->replica->replica_id().value;
+  const uint64_t replica_id = site.life->replica->replica_id().value;
+  if (replica_id != site.replica_id) {
+    if (!std::exchange(site.clone_found_out, false)) site.former_ids.insert(site.replica_id);
+    site.replica_id = replica_id;
+  }
   NoteEpoch(site);
   if (site.unaware_as && site.life->replica->replica_id().value != *site.unaware_as) {
     site.unaware_as.reset();

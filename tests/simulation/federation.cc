@@ -37,6 +37,11 @@ constexpr char kBothWentBack[] = "of a node that went back when its hub did, and
 constexpr char kSharedUntold[] =
     "of an id that a clone used as well, when one of them was restored";
 
+// What ends a session where a clone is found out: at the hub, and by a node that is told what it
+// did not write.
+constexpr char kSharedId[] = "another computer has used this replica id";
+constexpr char kCopyKnown[] = "there is a copy of this computer";
+
 // Streams of random numbers, by purpose.
 enum Purpose : uint64_t { kNetwork = 1, kExecutor = 2, kFaults = 3, kSites = 100 };
 
@@ -501,6 +506,8 @@ void Federation::DialEnded(size_t number, size_t index, uint64_t dial, const abs
     Log(absl::StrCat(site.name, " - ", sites_[client.target]->name, ": ", status.ToString()));
   }
   report_.counts.Add("session ended", absl::StatusCodeToString(status.code()));
+  site.clone_found_out |= absl::StrContains(status.message(), kSharedId) ||
+                          absl::StrContains(status.message(), kCopyKnown);
   if (client.ready_since_ms) {
     client.back_off.SessionWas(static_cast<int64_t>(scheduler_.now_ms() - *client.ready_since_ms));
   }
@@ -991,6 +998,7 @@ void Federation::GoBack(size_t number, Aware aware) {
     std::map<uint64_t, size_t> users;
     for (const auto& other : sites_) {
       ++users[other->replica_id];
+      for (const uint64_t id : other->former_ids) ++users[id];
       if (other->unaware_as) ledger_.ExcuseWritesUnder(*other->unaware_as, kBothWentBack);
       other->not_to_be_found_out |= other->went_back_unawares;
     }

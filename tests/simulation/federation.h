@@ -261,12 +261,15 @@ class Federation {
     bool not_to_be_found_out = false;        // and its hub does not know more
     // It went back without knowing: until it takes another id.
     std::optional<uint64_t> unaware_as;
-    uint64_t replica_id = 0;      // as when it was last looked at
-    uint64_t epoch = 0;           // the same
-    uint64_t quiet_hellos = 0;    // said since all faults ended
-    uint64_t quiet_epochs = 0;    // begun since then
-    std::set<uint64_t> epochs;    // that it, or what it was copied from, has begun
-    std::vector<Client> clients;  // a node has one, for its hub
+    // Its former ids, unless it gave one up because a clone was found out.
+    std::set<uint64_t> former_ids;
+    bool clone_found_out = false;  // and it has not taken another id since
+    uint64_t replica_id = 0;       // as when it was last looked at
+    uint64_t epoch = 0;            // the same
+    uint64_t quiet_hellos = 0;     // said since all faults ended
+    uint64_t quiet_epochs = 0;     // begun since then
+    std::set<uint64_t> epochs;     // that it, or what it was copied from, has begun
+    std::vector<Client> clients;   // a node has one, for its hub
     std::vector<Backup> backups;
     std::set<std::string> changed;  // records to look at
     // At a hub, by record: the scopes it is in, and when it left those it was in, in
