@@ -67,7 +67,12 @@ std::optional<Authorized> SessionTable::Decide(uint64_t serial, Admission who,
   if (self == live_.end() || self->second.over) return std::nullopt;
   std::vector<Live*> earlier;
   for (auto& [other, live] : live_) {
-    if (other == serial || live.replica != who.replica) continue;
+    if (other == serial) continue;
+    const bool of_former =
+        live.node == who.node && live.replica &&
+        std::find(who.former.begin(), who.former.end(), *live.replica) != who.former.end();
+    if (of_former) earlier.push_back(&live);
+    if (of_former || live.replica != who.replica) continue;
     if (live.node != who.node) {
       return Authorized{absl::PermissionDeniedError(absl::StrCat(
                             "replica ", storage::ToHex(who.replica.value), " is another node's")),
@@ -87,7 +92,7 @@ std::optional<Authorized> SessionTable::Decide(uint64_t serial, Admission who,
     live->when_ended.push_back([left, yes, done] {
       if (left->fetch_sub(1) == 1) done(yes);
     });
-    live->host->Stop(absl::AbortedError("a newer session of the same replica took over"));
+    live->host->Stop(absl::AbortedError("a newer session of the same computer took over"));
   }
   return std::nullopt;
 }

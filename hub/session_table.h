@@ -32,8 +32,9 @@ namespace chaptersync::hub {
 struct Admission {
   storage::NodeId node;
   storage::ReplicaId replica;
-  std::set<storage::Scope> scopes;  // empty for a hub
-  std::string name;                 // for the log
+  std::vector<storage::ReplicaId> former;  // ids that it has given up
+  std::set<storage::Scope> scopes;         // empty for a hub
+  std::string name;                        // for the log
 };
 
 class SessionTable {
@@ -49,11 +50,12 @@ class SessionTable {
   absl::Status Add(std::shared_ptr<node::SessionHost> host,
                    std::optional<storage::NodeId> certified = std::nullopt);
 
-  // Answers SessionHostOptions::authorize of a session that was added. Earlier sessions
-  // of the same replica are stopped, and `done` is called once they all have ended, by
-  // the last one's Ended; without any, before Admit returns. PERMISSION_DENIED where the
-  // replica is another node's in a session that has not ended. `done` is never called
-  // for a session that has ended already.
+  // Answers SessionHostOptions::authorize of a session that was added. Earlier sessions of the
+  // same replica are stopped, and those of the same node under an id that it has given up since:
+  // what is still on its way there must not be judged after what it says here. `done` is called
+  // once they all have ended, by the last one's Ended; without any, before Admit returns.
+  // PERMISSION_DENIED where the replica is another node's in a session that has not ended. `done`
+  // is never called for a session that has ended already.
   void Admit(uint64_t serial, Admission who, std::function<void(node::Authorized)> done);
 
   // Ends what goes on under a certificate's name.

@@ -133,9 +133,8 @@ Reactor* SyncServer::Session(grpc::CallbackServerContext* context) {
   // The host's own calls come only after it has begun, when its serial is known.
   const auto serial = std::make_shared<uint64_t>(0);
   options.authorize = [this, serial, shown = *shown](const node::Authorize& who,
-                                                     ReplicaId replica_id,
                                                      std::function<void(node::Authorized)> done) {
-    Authorize(*serial, shown, who, replica_id, std::move(done));
+    Authorize(*serial, shown, who, std::move(done));
   };
   options.progress = [this](const node::SessionView& view) { sessions_.Progress(view); };
   options.ended = [this, serial](const absl::Status&, bool) { sessions_.Ended(*serial); };
@@ -158,8 +157,7 @@ Reactor* SyncServer::Session(grpc::CallbackServerContext* context) {
 
 // What is asked for must be what the certificate gives: nothing follows from a message's claims.
 void SyncServer::Authorize(uint64_t serial, const node::CertificateFacts& shown,
-                           const node::Authorize& who, ReplicaId replica,
-                           std::function<void(node::Authorized)> done) {
+                           const node::Authorize& who, std::function<void(node::Authorized)> done) {
   if (who.node != shown.name.node || who.hub) {
     return done({absl::PermissionDeniedError(
                      absl::StrCat("Hello is of ", who.hub ? "hub " : "node ", who.node.ToString(),
@@ -170,7 +168,8 @@ void SyncServer::Authorize(uint64_t serial, const node::CertificateFacts& shown,
   if (!enrolled.ok()) return done({enrolled.status(), {}});
   sessions_.Admit(serial,
                   {enrolled->node,
-                   replica,
+                   who.replica,
+                   who.former,
                    {Scope::Global(), Scope::Chapter(enrolled->chapter)},
                    absl::StrCat("node ", NameOf(*enrolled))},
                   std::move(done));

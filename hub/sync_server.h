@@ -65,7 +65,7 @@ class SyncServer final : public v1::ReplicationService::CallbackService, public 
  private:
   std::string NameOf(const EnrolledNode& node) const;
   void Authorize(uint64_t serial, const node::CertificateFacts& shown, const node::Authorize& who,
-                 storage::ReplicaId replica, std::function<void(node::Authorized)> done);
+                 std::function<void(node::Authorized)> done);
 
   node::SessionGroup& group_;
   Enrolment& enrolment_;

@@ -198,7 +198,7 @@ void Session::TakeHello(const v1::Hello& hello) {
   for (const uint64_t id : hello.former()) hello_.former.push_back({id});
   for (const uint64_t id : hello.copied()) hello_.copied.push_back({id});
   state_ = State::kHello;
-  effects_.push_back(Authorize{peer_.node, peer_.hub});
+  effects_.push_back(Authorize{peer_.node, peer_.hub, peer_.replica, hello_.former});
 }
 
 void Session::On(const Authorized& event) {
@@ -511,6 +511,8 @@ void Session::TakeLeft(const v1::Left& left) {
     for (auto& [scope, feed] : inbound_) {
       if (feed.missing.erase(*key) > 0) raised.insert(scope);
     }
+    // Nothing leaves; but what was refused of it has no other state to wait for.
+    request.left.push_back({.key = *key, .seen = {}});
   }
   for (const Scope& scope : raised) {
     request.cursors.push_back(DurableCursor(scope, inbound_[scope], {}));

@@ -67,6 +67,8 @@ struct SayHello {
 struct Authorize {
   storage::NodeId node;
   bool hub = false;
+  storage::ReplicaId replica;
+  std::vector<storage::ReplicaId> former;  // ids that it has given up
 };
 // Call Replica::AcceptPeer; answer PeerAccepted.
 struct AcceptPeer {

@@ -188,7 +188,7 @@ void SessionHost::Carry(Effect& effect) {
       self->strand_->Post([self, answer = std::move(answer)] { self->Handle(answer); });
     };
     if (options_.authorize) {
-      options_.authorize(*who, session_.peer().replica, done);
+      options_.authorize(*who, done);
     } else {
       done({absl::PermissionDeniedError("no peers are accepted here"), {}});
     }

@@ -73,9 +73,7 @@ struct SessionHostOptions {
   // Who it is, for the log.
   std::string name;
   // An acceptor's: says who a node is; `done` may be called later, from any thread.
-  std::function<void(const Authorize& who, storage::ReplicaId replica,
-                     std::function<void(Authorized)> done)>
-      authorize;
+  std::function<void(const Authorize& who, std::function<void(Authorized)> done)> authorize;
   // After each event, on the strand.
   std::function<void(const SessionView&)> progress;
   // Once, as the last call, on the strand: why it ended.

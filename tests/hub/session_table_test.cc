@@ -61,19 +61,22 @@ class SessionTableTest : public testing::Test {
   };
 
   // `held`: the stream is over only once the test releases it.
-  Peer Come(SessionTable& table, uint8_t node, ReplicaId replica, bool held = false) {
+  Peer Come(SessionTable& table, uint8_t node, ReplicaId replica, bool held = false,
+            ReplicaId former = {}) {
     Peer peer;
     node::SessionHostOptions options;
     options.config = SiteConfig(hub_, false);
     const auto serial = std::make_shared<uint64_t>(0);
     options.authorize = [&table, serial, answers = peer.answers](
-                            const node::Authorize& who, ReplicaId of,
+                            const node::Authorize& who,
                             const std::function<void(node::Authorized)>& done) {
-      table.Admit(*serial, {who.node, of, {Scope::Global(), Scope::Chapter("italy")}, "a node"},
-                  [done, answers](node::Authorized answer) {
-                    ++*answers;
-                    done(std::move(answer));
-                  });
+      table.Admit(
+          *serial,
+          {who.node, who.replica, who.former, {Scope::Global(), Scope::Chapter("italy")}, "a node"},
+          [done, answers](node::Authorized answer) {
+            ++*answers;
+            done(std::move(answer));
+          });
     };
     options.progress = [&table](const node::SessionView& view) { table.Progress(view); };
     options.ended = [&table, serial](const absl::Status&, bool) { table.Ended(*serial); };
@@ -82,7 +85,9 @@ class SessionTableTest : public testing::Test {
     EXPECT_TRUE(table.Add(peer.host).ok());
     peer.stream = std::make_shared<HandStream>(peer.host, held);
     group_.Begin(peer.host, peer.stream);
-    peer.host->MessageArrived(HelloOf(node, replica));
+    v1::SyncMessage hello = HelloOf(node, replica);
+    if (former != ReplicaId{}) hello.mutable_hello()->add_former(former.value);
+    peer.host->MessageArrived(std::move(hello));
     executor_.Run();
     return peer;
   }
@@ -147,7 +152,7 @@ TEST_F(SessionTableTest, ASessionIsListedUntilItIsRemembered) {
     EXPECT_EQ(table.Ready().count(Node(1)), 1u);
     EXPECT_EQ(table.Remembered(Node(1)).last_contact_ms, 0u);
     // Too late: it is over.
-    table.Admit(peer.host->serial(), {Node(1), kReplica, {}, "late"},
+    table.Admit(peer.host->serial(), {Node(1), kReplica, {}, {}, "late"},
                 [](const node::Authorized&) { ADD_FAILURE() << "answered"; });
   };
   peer.host->Stop(absl::CancelledError("done"));
@@ -189,6 +194,23 @@ TEST_F(SessionTableTest, AThirdWaitsForTheFirstAndForTheSecondThatWaits) {
   EXPECT_EQ(table_.size(), 1u);
 }
 
+TEST_F(SessionTableTest, UnderAnotherIdItEndsWhatWentOnUnderTheFormer) {
+  constexpr ReplicaId kLater{79};
+  const Peer first = Come(table_, 1, kReplica, /*held=*/true);
+  const Peer another = Come(table_, 2, kOtherReplica);
+  const Peer later = Come(table_, 1, kLater, /*held=*/false, /*former=*/kReplica);
+  EXPECT_TRUE(first.stream->closed);
+  EXPECT_FALSE(later.welcomed());
+  first.stream->Release();
+  executor_.Run();
+  EXPECT_TRUE(later.welcomed());
+  EXPECT_EQ(table_.size(), 2u);
+  // What another node calls a former id of its own ends nobody else's session.
+  const Peer liar = Come(table_, 2, {uint64_t{80} << storage::kLineageShift}, false, kLater);
+  EXPECT_TRUE(liar.welcomed());
+  EXPECT_FALSE(later.stream->closed);
+}
+
 TEST_F(SessionTableTest, OtherReplicasDoNotEndEachOther) {
   const Peer one = Come(table_, 1, kReplica);
   const Peer other = Come(table_, 2, kOtherReplica);
@@ -220,7 +242,7 @@ TEST_F(SessionTableTest, AStreamMayEndBeforeItsSessionIsAdmitted) {
   EXPECT_FALSE(second.welcomed());
   // Who asks only then gets no answer, and leaves nothing.
   bool answered = false;
-  table_.Admit(second.host->serial(), {Node(1), kReplica, {}, "late"},
+  table_.Admit(second.host->serial(), {Node(1), kReplica, {}, {}, "late"},
                [&](const node::Authorized&) { answered = true; });
   EXPECT_FALSE(answered);
   table_.Ended(second.host->serial());

@@ -939,7 +939,7 @@ void Federation::BeginWithPuppet(size_t number, const std::shared_ptr<Line>& lin
   // Before the stranger's Hello, which names session 0, and after it.
   nonsense_sessions_.insert(accepts.config.id);
   nonsense_sessions_.insert(0);
-  accepts.authorize = [welcome](const node::Authorize&, storage::ReplicaId,
+  accepts.authorize = [welcome](const node::Authorize&,
                                 const std::function<void(node::Authorized)>& done) {
     if (!welcome) return done({absl::PermissionDeniedError("not enrolled"), {}});
     done({absl::OkStatus(), {Scope::Global()}});

@@ -425,8 +425,7 @@ std::shared_ptr<node::SessionHost> Federation::Accept(Site& hub, const std::stri
   const auto serial = std::make_shared<uint64_t>(0);
   hub::SessionTable* const table = hub.life->table.get();
   accepts.authorize = [this, serial, table, watch, certified](
-                          const node::Authorize& who, storage::ReplicaId replica,
-                          std::function<void(node::Authorized)> done) {
+                          const node::Authorize& who, std::function<void(node::Authorized)> done) {
     if (who.node != certified) {
       return done({absl::PermissionDeniedError("Hello is of another computer"), {}});
     }
@@ -441,7 +440,8 @@ std::shared_ptr<node::SessionHost> Federation::Accept(Site& hub, const std::stri
         scopes = {storage::Scope::Global(), storage::Scope::Chapter(known->options.chapter)};
       }
       for (const storage::Scope& scope : scopes) watch->scopes.insert(scope.name);
-      return table->Admit(*serial, {who.node, replica, std::move(scopes), known->name},
+      return table->Admit(*serial,
+                          {who.node, who.replica, who.former, std::move(scopes), known->name},
                           std::move(done));
     }
     done({absl::PermissionDeniedError("not enrolled"), {}});

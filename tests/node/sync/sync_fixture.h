@@ -275,8 +275,7 @@ inline SessionHostOptions AcceptorOptions(const Site& hub, const std::string& ch
   SessionHostOptions options;
   options.config = SiteConfig(hub, false);
   options.name = "node " + chapter;
-  options.authorize = [chapter](const Authorize&, storage::ReplicaId,
-                                const std::function<void(Authorized)>& done) {
+  options.authorize = [chapter](const Authorize&, const std::function<void(Authorized)>& done) {
     done({absl::OkStatus(), {storage::Scope::Global(), storage::Scope::Chapter(chapter)}});
   };
   return options;
