@@ -238,16 +238,17 @@ absl::StatusOr<RecordsPage> Replica::ReadRecords(const RecordsRequest& request) 
       // Whoever only asks for another's record hears what he would if it were not here, and not who
       // wrote it and when.
       const NodeId& node = request.peer.node;
-      const bool known =
-          std::any_of(
-              stored.meta.scopes.begin(), stored.meta.scopes.end(),
-              [&](const ScopePosition& p) { return request.peer.scopes.contains(p.scope); }) ||
+      const bool not_taken =
           approvals_.Find({node, request.peer.epoch, key}) != nullptr ||
           engine_.Get(Table::kMeta, keys::Rejected(node, request.peer.epoch, key)).ok() ||
           engine_.Get(Table::kMeta, keys::Refusal(node, request.peer.epoch, key)).ok();
-      if (current.empty()) {
+      const bool had = std::any_of(
+          stored.meta.scopes.begin(), stored.meta.scopes.end(),
+          [&](const ScopePosition& p) { return request.peer.scopes.contains(p.scope); });
+      // Whoever waits to hear what became of its push lets go of it until it has a place.
+      if (current.empty() && !not_taken) {
         left.kind = FeedItem::Kind::kUnplaced;
-      } else if (known) {
+      } else if (had || not_taken) {
         left.seen = stored.record.seen;
       }
       page.items.push_back(std::move(left));

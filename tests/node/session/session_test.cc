@@ -414,25 +414,61 @@ TEST_F(SessionTest, WhatWasRefusedIsNotAcknowledged) {
 
 TEST_F(SessionTest, WhatWasRefusedWholeIsAcknowledgedInNoPage) {
   // Of a record in two pages the second one's stamp counted as the hub's.
-  ASSERT_TRUE(italy.Put(kNote1, {{kChapterField, "italy"}}).ok());
-  ASSERT_TRUE(italy.Put(Key(kNote, 2), {{kChapterField, "italy"}}).ok());
-  const storage::HybridTime first = italy.replica->Read(kNote1)->record.seen.Highest();
+  enum class Refused { kAll, kUpToTheSecondPage, kUpToTheFirst };
+  for (const Refused refused :
+       {Refused::kAll, Refused::kUpToTheSecondPage, Refused::kUpToTheFirst}) {
+    Site site{"italy", false, 3};
+    ASSERT_TRUE(site.Put(kNote1, {{kChapterField, "italy"}}).ok());
+    ASSERT_TRUE(site.Put(Key(kNote, 2), {{kChapterField, "italy"}}).ok());
+    const storage::HybridTime first = site.replica->Read(kNote1)->record.seen.Highest();
+    Driver node(site, true);
+    Welcome(node);
+    const uint64_t before = Told(node.TakeSent());
+    ASSERT_TRUE(site.Put(Key(kNote, 2), {{kTextField, "x"}}).ok());
+    const storage::HybridTime last = site.replica->Read(Key(kNote, 2))->record.seen.Highest();
+    node.Handle(Changed{});
+    v1::SyncMessage message;
+    v1::Stored& stored = *message.mutable_stored();
+    stored.set_scope("*");
+    stored.set_through(Told(node.TakeSent()));
+    ASSERT_GT(stored.through(), before);
+    v1::Refusal& refusal = *stored.add_refused();
+    *refusal.mutable_record() = ToProto(Key(kNote, 2));
+    refusal.set_reason(v1::REFUSAL_REASON_AHEAD);
+    if (refused == Refused::kUpToTheSecondPage) refusal.set_sequence(stored.through());
+    if (refused == Refused::kUpToTheFirst) refusal.set_sequence(before);
+    node.Receive(message);
+    EXPECT_TRUE(node.ended.ok()) << node.ended;
+    EXPECT_EQ(node.own_high, refused == Refused::kUpToTheFirst ? last : first);
+  }
+}
+
+TEST_F(SessionTest, WhatWasRefusedIsListedAlsoWhereTheRecordHasNoPlace) {
+  // A node waited for ever for the hub's state, and its officer never saw the refusal.
+  ASSERT_TRUE(italy.Put(kReply1, {{kNoteField, kNote1.id.ToString()}, {kTextField, "r"}}).ok());
   Driver node(italy, true);
   Welcome(node);
-  const uint64_t before = Told(node.TakeSent());
-  ASSERT_TRUE(italy.Put(Key(kNote, 2), {{kTextField, "x"}}).ok());
-  node.Handle(Changed{});
   v1::SyncMessage message;
   v1::Stored& stored = *message.mutable_stored();
   stored.set_scope("*");
   stored.set_through(Told(node.TakeSent()));
-  ASSERT_GT(stored.through(), before);
   v1::Refusal& refusal = *stored.add_refused();
-  *refusal.mutable_record() = ToProto(Key(kNote, 2));
-  refusal.set_reason(v1::REFUSAL_REASON_AHEAD);
+  *refusal.mutable_record() = ToProto(kReply1);
+  refusal.set_sequence(stored.through());
+  refusal.set_reason(v1::REFUSAL_REASON_RIGHTS);
+  refusal.set_message("not yours");
   node.Receive(message);
-  EXPECT_TRUE(node.ended.ok()) << node.ended;
-  EXPECT_EQ(node.own_high, first);
+  const auto sent = node.TakeSent();
+  ASSERT_EQ(sent.size(), 1u);
+  ASSERT_EQ(sent[0].whole().records_size(), 1);
+  EXPECT_TRUE(italy.replica->ListRefused(0, 10)->empty());
+  message.Clear();
+  *message.mutable_left()->add_unplaced() = ToProto(kReply1);
+  node.Receive(message);
+  const auto refused = italy.replica->ListRefused(0, 10);
+  ASSERT_EQ(refused->size(), 1u);
+  EXPECT_EQ(refused->front().reason, "not yours");
+  EXPECT_FALSE(italy.Has(kReply1));
 }
 
 TEST_F(SessionTest, AnUnplacedRecordGoesToWhoBroughtItAndNobodyElse) {
