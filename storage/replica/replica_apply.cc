@@ -392,7 +392,9 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
     return refuse(RefusedRecord::Reason::kMalformed,
                   absl::StrCat("record ", key.id.ToString(), " would have ", over));
   }
-  const bool equals_sent = Contains(update->state, merged.record);
+  // Having seen a value is not to have it, where two computers wrote under one version.
+  const bool equals_sent =
+      Contains(update->state, merged.record) && TellsAll(*update, merged.record);
   // Named scopes count at a hub that has no rule of its own for the entity.
   const bool named_anew = peer.hub && options_.hub && held != nullptr &&
                           !options_.entities.contains(key.entity) &&
@@ -407,9 +409,8 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
   const bool changed = !Contains(mine, update->state) || !merged.damage.empty() ||
                        held == nullptr || named_anew || seen_here_and_lost;
   if (options_.hub) outcome.answer = !equals_sent;
-  // The hub has all that is here, and nothing of it goes there again. Having seen a value is not to
-  // have it, at a hub that went back unawares.
-  if (!options_.hub && equals_sent && !called_off && TellsAll(*update, merged.record)) {
+  // The hub has all that is here, and nothing of it goes there again.
+  if (!options_.hub && equals_sent && !called_off) {
     transaction.batch().Delete(Table::kMeta, keys::Waiting(key, peer.node));
   }
   if (!changed && !called_off) return outcome;
@@ -481,8 +482,9 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
   if (held == nullptr) return;
   if (held->record.erased) {
     // An erasure is nobody's to refuse, and this hub may not have it, but headquarters': it stays
-    // here, and goes there no more.
-    const bool rejected = refusal.reason == RefusedRecord::Reason::kRejected;
+    // here, and goes there no more. What was erased since was not what headquarters has rejected.
+    const bool rejected =
+        refusal.reason == RefusedRecord::Reason::kRejected && held->meta.latest <= refusal.sequence;
     held->meta.origin = rejected ? hub.replica : ReplicaId{};
     if (rejected) transaction.batch().Delete(Table::kMeta, keys::Waiting(key, hub.node));
     return transaction.Touch(key);
@@ -728,9 +730,10 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
                          [&](const Cell& cell) { return cell.version == version; });
     };
     std::erase_if(record.conflicts, [&](const ConflictEntry& entry) {
-      // But a deletion has, as long as a later write keeps the record.
       const Cell* cell = record.Find(entry.path);
-      if (cell != nullptr && cell->version == entry.lost_version && record.live()) return false;
+      // But a deletion has, as long as a later write keeps the record.
+      const bool kept_alive = entry.path.existence() && record.live();
+      if (cell != nullptr && cell->version == entry.lost_version && kept_alive) return false;
       return cell != nullptr && hub_seen.Covers(cell->version) &&
              hub_seen.Covers(entry.lost_version) && unseen_own(entry.current_version) &&
              !kept(entry.current_version) && !known(entry);
