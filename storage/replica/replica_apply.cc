@@ -402,9 +402,10 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
   // Written under an id that two computers had, and not the last of it: whoever has seen that
   // last one, also the other of the two, would count as having it.
   const bool seen_here_and_lost =
-      merged.record.cells.size() > mine.cells.size() &&
       std::any_of(merged.record.cells.begin(), merged.record.cells.end(), [&](const Cell& cell) {
-        return mine.seen.Covers(cell.version) && mine.Find(cell.path) == nullptr;
+        if (!mine.seen.Covers(cell.version)) return false;
+        const Cell* stood = mine.Find(cell.path);
+        return stood == nullptr || stood->version != cell.version;
       });
   const bool changed = !Contains(mine, update->state) || !merged.damage.empty() ||
                        held == nullptr || named_anew || seen_here_and_lost;
