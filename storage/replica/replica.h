@@ -39,6 +39,7 @@ namespace chaptersync::storage {
 class Transaction;
 struct ApprovalValue;
 struct Judgement;
+struct TakenOut;
 struct Whereabouts;
 
 // Where wall-clock time and randomness come from, so that a test can say.
@@ -393,6 +394,8 @@ class Replica {
   void TakeOutRefused(Transaction& transaction, const RecordKey& key, const PeerIdentity& hub,
                       const RefusedRecord& refusal, const RecordUpdate* hub_state,
                       const Seen& hub_seen) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void StampLater(Transaction& transaction, const RecordKey& key, const PeerIdentity& hub,
+                  TakenOut& parts) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Takes what was refused of a record off the list, as it was erased.
   absl::Status ForgetRefusedOf(Transaction& transaction, const RecordKey& key)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

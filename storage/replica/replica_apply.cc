@@ -15,6 +15,7 @@
 #include "storage/replica/hub_epochs.h"
 #include "storage/replica/keys.h"
 #include "storage/replica/meta_values.h"
+#include "storage/replica/refusal.h"
 #include "storage/replica/replica.h"
 #include "storage/replica/rights.h"
 #include "storage/replica/transaction.h"
@@ -490,160 +491,16 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
     if (rejected) transaction.batch().Delete(Table::kMeta, keys::Waiting(key, hub.node));
     return transaction.Touch(key);
   }
-  const std::set<ReplicaId> own(identity_.own.begin(), identity_.own.end());
-  const auto unseen_own = [&](const Version& version) {
-    return own.contains(version.replica) && !hub_seen.Covers(version);
-  };
-  // What a copy of this computer wrote is its own as well, to the hub.
-  const ReplicaId present = identity_.replica;
-  const auto unseen_kin = [&](const Version& version) {
-    return (own.contains(version.replica) || SameLineage(version.replica, present)) &&
-           !hub_seen.Covers(version);
-  };
-  RefusedWrite refused{.number = 0,
-                       .key = key,
-                       .cells = {},
-                       .actor = {},
-                       .reason = refusal.message,
-                       .written_at = {}};
-  std::vector<RefusedWrite> lost;
-  std::set<ReplicaId> taken_out;  // ids of which a write leaves the record
-  RecordUpdate later;
-  later.whole = false;
-  later.state.seen = held->record.seen;
-  std::vector<Cell> others;
-  for (const Cell& cell : held->record.cells) {
-    if (!unseen_own(cell.version)) {
-      others.push_back(cell);
-    } else if (cell.learned > refusal.sequence) {
-      later.state.cells.push_back(cell);
-    } else {
-      refused.cells.push_back({cell.path, cell.value});
-      refused.actor = cell.actor;
-      refused.written_at = std::max(refused.written_at, cell.version.time);
-      taken_out.insert(cell.version.replica);
-    }
-  }
-  size_t settlements = 0;
-  HybridTime settled_at;
-  std::string settled_by;
-  const auto count_settlement = [&](const SettlementEntry& s) {
-    ++settlements;
-    settled_at = std::max(settled_at, s.version.time);
-    settled_by = s.actor;
-  };
-  const auto count_unseen = [&](const ConflictEntry& entry) {
-    for (const SettlementEntry& s : entry.settlements) {
-      if (!hub_seen.Covers(s.version)) count_settlement(s);
-    }
-  };
-  for (ConflictEntry entry : held->record.conflicts) {
-    for (const SettlementEntry& s : entry.settlements) {
-      if (!unseen_kin(s.version)) continue;
-      count_settlement(s);
-      taken_out.insert(s.version.replica);
-      refused.written_at = std::max(refused.written_at, s.version.time);
-    }
-    std::erase_if(entry.settlements, [&](const auto& s) { return unseen_kin(s.version); });
-    if (unseen_kin(entry.lost_version) && !entry.path.existence()) {
-      // A value of this node that lost here, and that the hub has never had: listed by
-      // itself, as another may have been written over it.
-      lost.push_back({.number = 0,
-                      .key = key,
-                      .cells = {{entry.path, entry.lost_value}},
-                      .actor = entry.lost_actor,
-                      .reason = refusal.message,
-                      .written_at = entry.lost_version.time});
-      taken_out.insert(entry.lost_version.replica);
-      count_unseen(entry);
-    } else {
-      later.state.conflicts.push_back(std::move(entry));
-    }
-  }
-  // A hub that has gone back does not know them any more, and this node cannot tell what
-  // they had replaced: an officer is to see them.
-  // The same where the record is not at the hub, once something was taken out: what remains shows
-  // less than it had seen, and would hide from the hub what the refused writes had replaced. And
-  // where it has left, and is dropped here.
-  // And what headquarters has rejected.
-  const bool rejected = refusal.reason == RefusedRecord::Reason::kRejected;
-  const bool of_kin = std::any_of(others.begin(), others.end(),
-                                  [&](const Cell& cell) { return unseen_kin(cell.version); });
-  const bool gaps = hub_state == nullptr && (rejected || of_kin || !hub_seen.empty() ||
-                                             !refused.cells.empty() || !lost.empty());
-  const auto list_lost = [&](const CellPath& path, const std::optional<std::string>& value,
-                             const std::string& actor, HybridTime written_at) {
-    lost.push_back(
-        {.number = 0,
-         .key = key,
-         .cells = {{path, value}},
-         .actor = actor,
-         .reason = absl::StrCat("the hub has not got this write of ", actor,
-                                ", and refused what was written with it: ", refusal.message),
-         .written_at = written_at});
-  };
-  if (hub_state != nullptr || gaps) {
-    for (const Cell& cell : others) {
-      if (hub_seen.Covers(cell.version)) continue;
-      list_lost(cell.path, cell.value, cell.actor, cell.version.time);
-    }
-  }
-  if (gaps) {
-    std::erase_if(later.state.conflicts, [&](const ConflictEntry& entry) {
-      const bool known = hub_seen.Covers(entry.lost_version);
-      if (!known) {
-        list_lost(entry.path, entry.lost_value, entry.lost_actor, entry.lost_version.time);
-      }
-      // Of what goes on to the hub the settlements go along.
-      if (!known || later.state.cells.empty()) count_unseen(entry);
-      return !known;
-    });
-    // What has left stays until it is dropped. What the hub has not got at all goes, as all of
-    // it is listed; where another hub has it, that one tells of it once more.
-    if (!later.state.cells.empty() || hub_seen.empty()) {
-      std::erase_if(others, [&](const Cell& cell) { return !hub_seen.Covers(cell.version); });
-    }
-    if (hub_seen.empty()) transaction.batch().Put(Table::kMeta, keys::kCursorsVoid, "");
-  }
-  // And of what headquarters has rejected no conflict and no settlement either that the hub has
-  // not.
-  if (rejected && hub_state != nullptr) {
-    const std::vector<ConflictEntry>& theirs = hub_state->state.conflicts;
-    std::erase_if(later.state.conflicts, [&](ConflictEntry& entry) {
-      const auto known = std::find_if(theirs.begin(), theirs.end(), [&](const auto& other) {
-        return other.path == entry.path && other.lost_version == entry.lost_version;
-      });
-      std::erase_if(entry.settlements, [&](const SettlementEntry& s) {
-        const bool here = known != theirs.end() &&
-                          std::any_of(known->settlements.begin(), known->settlements.end(),
-                                      [&](const auto& t) { return t.version == s.version; });
-        if (!here) count_settlement(s);
-        return !here;
-      });
-      if (known != theirs.end()) return false;
-      // What is written over what the hub holds has it in the log.
-      const bool displaced = entry.path.existence() ? !later.state.cells.empty()
-                                                    : later.state.Find(entry.path) != nullptr;
-      if (displaced) return false;
-      const Cell* stands = hub_state->state.Find(entry.path);
-      if (stands == nullptr || stands->version != entry.lost_version) {
-        list_lost(entry.path, entry.lost_value, entry.lost_actor, entry.lost_version.time);
-      }
-      return true;
-    });
-  }
-  if (settlements > 0) {
-    const bool listed = refused.written_at != HybridTime{} || lost.empty();
-    if (listed) refused.written_at = std::max(refused.written_at, settled_at);
-    if (listed && refused.actor.empty()) refused.actor = settled_by;
-    absl::StrAppend(listed ? &refused.reason : &lost.front().reason, " (with it went ", settlements,
-                    " settlements of conflicts)");
+  const OwnIds ids{{identity_.own.begin(), identity_.own.end()}, identity_.replica};
+  TakenOut parts = TakeOut(key, held->record, refusal, ids, {hub_state, hub_seen});
+  if (parts.gaps && hub_seen.empty()) {
+    transaction.batch().Put(Table::kMeta, keys::kCursorsVoid, "");
   }
   // To have seen a later write of an id is to have seen all before it: what was refused
   // would count as replaced if it came back, from a backup or by way of another hub.
-  if (taken_out.contains(identity_.replica)) {
+  if (parts.ids.contains(identity_.replica)) {
     std::set<Version> old;
-    for (const Cell& cell : later.state.cells) {
+    for (const Cell& cell : parts.later.state.cells) {
       if (cell.version.replica == identity_.replica) old.insert(cell.version);
     }
     IdRange between;
@@ -651,13 +508,45 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
     if (hub_state != nullptr) between.KeepOrder(hub_state->state, old);
     ChangeIdentity(between);
   }
+  StampLater(transaction, key, hub, parts);
+  if (hub_state == nullptr || !hub_state->state.erased) {
+    for (RefusedWrite& write : parts.listed) PutRefused(transaction, std::move(write));
+  }
+  held->meta.origin = {};
+  if (hub_state == nullptr) {
+    // Where no value was taken out, a hub that has never had it, or has lost it, gets what others
+    // wrote; else there is nothing to send but later writes. What was refused as it is now would
+    // be so again.
+    const bool again = !HubHasTheRest(parts, hub_seen) && !parts.ids.empty();
+    // Nothing of it goes there, so that nothing of it waits there.
+    if (parts.later.state.cells.empty() && !again) {
+      held->meta.origin = hub.replica;
+      transaction.batch().Delete(Table::kMeta, keys::Waiting(key, hub.node));
+    }
+    Record rest = WithoutRefused(held->record, std::move(parts), hub_seen);
+    if (rest.cells.empty()) return transaction.Remove(key);
+    held->record = std::move(rest);
+  } else {
+    held->record =
+        OnTopOf(*hub_state, parts, ids,
+                {identity_.replica, std::max(clock_.last(), HybridTime::FromWall(WallMs()))});
+  }
+  clock_.Observe(held->record.seen.Highest());
+  transaction.Touch(key);
+}
+
+// What this node has written since, under an id of which something was refused, is written again
+// under the present one; but not what another hub has acknowledged.
+void Replica::StampLater(Transaction& transaction, const RecordKey& key, const PeerIdentity& hub,
+                         TakenOut& parts) {
   const auto acknowledged = HighestAcknowledged(*engine_.NewSnapshot(), hub.replica);
   transaction.Note(acknowledged.status());
   const HybridTime known_elsewhere = acknowledged.value_or(HybridTime{});
+  Record& later = parts.later.state;
   std::map<Version, Version> renamed;
-  for (const Cell& cell : later.state.cells) {
+  for (const Cell& cell : later.cells) {
     const Version& version = cell.version;
-    if (!taken_out.contains(version.replica) || version.time <= known_elsewhere) continue;
+    if (!parts.ids.contains(version.replica) || version.time <= known_elsewhere) continue;
     const auto [it, fresh] = renamed.try_emplace(version);
     if (!fresh) continue;
     HybridTime time = version.time;
@@ -668,86 +557,18 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
     const auto it = renamed.find(version);
     if (it != renamed.end()) version = it->second;
   };
-  for (Cell& cell : later.state.cells) {
+  for (Cell& cell : later.cells) {
     rename(cell.version);
-    later.state.seen.Advance(cell.version);
+    later.seen.Advance(cell.version);
     if (cell.version.replica == identity_.replica) NoteStamp(transaction, key, cell.version);
   }
-  for (ConflictEntry& entry : later.state.conflicts) {
+  for (ConflictEntry& entry : later.conflicts) {
     rename(entry.lost_version);
     rename(entry.current_version);
   }
-  std::sort(later.state.conflicts.begin(), later.state.conflicts.end(),
-            [](const auto& a, const auto& b) {
-              return std::tie(a.path, a.lost_version) < std::tie(b.path, b.lost_version);
-            });
-  const bool erased = hub_state != nullptr && hub_state->state.erased;
-  for (RefusedWrite& write : lost) {
-    if (!erased) PutRefused(transaction, std::move(write));
-  }
-  if (refused.written_at != HybridTime{} && !erased) PutRefused(transaction, std::move(refused));
-  held->meta.origin = {};
-  if (hub_state == nullptr) {
-    // Where no value was taken out, a hub that has never had it, or has lost it, gets what others
-    // wrote; else there is nothing to send but later writes.
-    const bool known = gaps || (!hub_seen.empty() &&
-                                std::all_of(others.begin(), others.end(), [&](const Cell& cell) {
-                                  return hub_seen.Covers(cell.version);
-                                }));
-    // What was refused as it is now would be so again.
-    const bool again = !known && !taken_out.empty();
-    // Nothing of it goes there, so that nothing of it waits there.
-    if (later.state.cells.empty() && !again) {
-      held->meta.origin = hub.replica;
-      transaction.batch().Delete(Table::kMeta, keys::Waiting(key, hub.node));
-    }
-    for (Cell& cell : later.state.cells) others.push_back(std::move(cell));
-    if (others.empty()) return transaction.Remove(key);
-    // Where something is missing it claims no more of others than the hub does.
-    Seen& seen = held->record.seen;
-    const Seen claimed = seen;
-    for (const auto& [id, time] : claimed.entries()) {
-      if (gaps || taken_out.contains(id)) seen.Set(id, std::min(time, hub_seen.Get(id)));
-    }
-    for (const Cell& cell : others) seen.Advance(cell.version);
-    std::sort(others.begin(), others.end(),
-              [](const Cell& a, const Cell& b) { return a.path < b.path; });
-    held->record.cells = std::move(others);
-    held->record.conflicts = std::move(later.state.conflicts);
-  } else {
-    MergeResult merged =
-        Merge(hub_state->state, later,
-              {identity_.replica, std::max(clock_.last(), HybridTime::FromWall(WallMs()))});
-    Record& record = merged.record;
-    // What lost to a write that was refused has not lost.
-    const auto known = [&](const ConflictEntry& entry) {
-      const auto& log = hub_state->state.conflicts;
-      return std::any_of(log.begin(), log.end(), [&](const ConflictEntry& e) {
-        return e.path == entry.path && e.lost_version == entry.lost_version;
-      });
-    };
-    const auto kept = [&](const Version& version) {
-      return std::any_of(later.state.cells.begin(), later.state.cells.end(),
-                         [&](const Cell& cell) { return cell.version == version; });
-    };
-    std::erase_if(record.conflicts, [&](const ConflictEntry& entry) {
-      const Cell* cell = record.Find(entry.path);
-      // But a deletion has, as long as a later write keeps the record.
-      const bool kept_alive = entry.path.existence() && record.live();
-      if (cell != nullptr && cell->version == entry.lost_version && kept_alive) return false;
-      return cell != nullptr && hub_seen.Covers(cell->version) &&
-             hub_seen.Covers(entry.lost_version) && unseen_own(entry.current_version) &&
-             !kept(entry.current_version) && !known(entry);
-    });
-    // What this node had seen beyond the hub's state it does not hold any more.
-    // Entries may tell of what only another hub knows: to have seen one write of a
-    // replica is to have seen all that it wrote before.
-    record.seen = hub_seen;
-    for (const Cell& cell : record.cells) record.seen.Advance(cell.version);
-    held->record = std::move(record);
-  }
-  clock_.Observe(held->record.seen.Highest());
-  transaction.Touch(key);
+  std::sort(later.conflicts.begin(), later.conflicts.end(), [](const auto& a, const auto& b) {
+    return std::tie(a.path, a.lost_version) < std::tie(b.path, b.lost_version);
+  });
 }
 
 // More cells than one entry may have become several entries.
