@@ -137,6 +137,7 @@ TEST_F(RefusalTest, SettlementsOfItsOwnAndOfItsCopiesGoAndAreCounted) {
 
 TEST_F(RefusalTest, WhatACopyWroteAndTheHubLacksLeavesGaps) {
   Put(kName, 90, kCopy, "by the copy");
+  EXPECT_TRUE(WithoutState().gaps) << "that the hub has never had";
   Put(kPhone, 900, kOther, "stands");
   HubHas(900, kOther);
   EXPECT_FALSE(WithState().gaps) << "the hub's state has none";
