@@ -171,11 +171,7 @@ bool Meet(const std::set<std::string>& a, const std::set<std::string>& b) {
 
 void Federation::Look(size_t number) {
   Site& site = *sites_[number];
-  const uint64_t replica_id = site.life->replica->replica_id().value;
-  if (replica_id != site.replica_id) {
-    if (!std::exchange(site.clone_found_out, false)) site.former_ids.insert(site.replica_id);
-    site.replica_id = replica_id;
-  }
+  NoteReplicaId(site, *site.life->replica);
   NoteEpoch(site);
   if (site.unaware_as && site.life->replica->replica_id().value != *site.unaware_as) {
     site.unaware_as.reset();
@@ -218,6 +214,13 @@ void Federation::JudgeTaken(size_t number, const std::set<std::string>& records)
     const PlainRecord* now = Reader::Find(&reader, record);
     if (now != nullptr) rights_.Taken(number, record, ledger_.Last(number, record), *now, around);
   }
+}
+
+// Who finds out that another has its id begins a new epoch, too, and nothing of what it has not
+// told remains under the id.
+void Federation::NoteReplicaId(Site& site, const storage::Replica& replica) {
+  const uint64_t id = std::exchange(site.replica_id, replica.replica_id().value);
+  if (id != site.replica_id && site.epoch == replica.epoch().value) site.former_ids.insert(id);
 }
 
 void Federation::NoteEpoch(Site& site) {

@@ -37,11 +37,6 @@ constexpr char kBothWentBack[] = "of a node that went back when its hub did, and
 constexpr char kSharedUntold[] =
     "of an id that a clone used as well, when one of them was restored";
 
-// What ends a session where a clone is found out: at the hub, and by a node that is told what it
-// did not write.
-constexpr char kSharedId[] = "another computer has used this replica id";
-constexpr char kCopyKnown[] = "there is a copy of this computer";
-
 // Streams of random numbers, by purpose.
 enum Purpose : uint64_t { kNetwork = 1, kExecutor = 2, kFaults = 3, kSites = 100 };
 
@@ -268,7 +263,7 @@ void Federation::Start(size_t number) {
   }
   life->replica = *std::move(replica);
   site.started = true;
-  site.replica_id = life->replica->replica_id().value;
+  NoteReplicaId(site, *life->replica);
   site.epoch = life->replica->epoch().value;
   const uint64_t epoch = site.epoch;
   if (!site.epochs.insert(epoch).second && site.copied) {
@@ -506,8 +501,6 @@ void Federation::DialEnded(size_t number, size_t index, uint64_t dial, const abs
     Log(absl::StrCat(site.name, " - ", sites_[client.target]->name, ": ", status.ToString()));
   }
   report_.counts.Add("session ended", absl::StatusCodeToString(status.code()));
-  site.clone_found_out |= absl::StrContains(status.message(), kSharedId) ||
-                          absl::StrContains(status.message(), kCopyKnown);
   if (client.ready_since_ms) {
     client.back_off.SessionWas(static_cast<int64_t>(scheduler_.now_ms() - *client.ready_since_ms));
   }

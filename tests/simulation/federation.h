@@ -263,13 +263,12 @@ class Federation {
     std::optional<uint64_t> unaware_as;
     // Its former ids, unless it gave one up because a clone was found out.
     std::set<uint64_t> former_ids;
-    bool clone_found_out = false;  // and it has not taken another id since
-    uint64_t replica_id = 0;       // as when it was last looked at
-    uint64_t epoch = 0;            // the same
-    uint64_t quiet_hellos = 0;     // said since all faults ended
-    uint64_t quiet_epochs = 0;     // begun since then
-    std::set<uint64_t> epochs;     // that it, or what it was copied from, has begun
-    std::vector<Client> clients;   // a node has one, for its hub
+    uint64_t replica_id = 0;      // as when it was last looked at
+    uint64_t epoch = 0;           // the same
+    uint64_t quiet_hellos = 0;    // said since all faults ended
+    uint64_t quiet_epochs = 0;    // begun since then
+    std::set<uint64_t> epochs;    // that it, or what it was copied from, has begun
+    std::vector<Client> clients;  // a node has one, for its hub
     std::vector<Backup> backups;
     std::set<std::string> changed;  // records to look at
     // At a hub, by record: the scopes it is in, and when it left those it was in, in
@@ -320,6 +319,7 @@ class Federation {
   bool Sends(const std::shared_ptr<Watch>& watch, size_t side, const v1::SyncMessage& message,
              size_t bytes);
   void Delivers(const std::shared_ptr<Watch>& watch, size_t side, const v1::SyncMessage& message);
+  void NoteReplicaId(Site& site, const storage::Replica& replica);
   void NoteEpoch(Site& site);
   void CheckHello(Watch& watch, const v1::Hello& hello);
   void CheckWelcome(Watch& watch, const v1::Welcome& welcome);
