@@ -492,27 +492,26 @@ void Session::TakeLeft(const v1::Left& left) {
     return End(absl::InvalidArgumentError(absl::StrCat(
         left.records_size(), " records in one Left are over the limit of ", kMessageRecordsMax)));
   }
-  std::set<Scope> raised;
-  for (const v1::LeftRecord& record : left.records()) {
-    auto inbound = FromProto(record);
-    if (!Check(inbound.status())) return;
-    for (auto& [scope, feed] : inbound_) {
-      if (feed.missing.erase(inbound->key) > 0) raised.insert(scope);
-    }
-    request.left.push_back(*std::move(inbound));
-  }
   if (static_cast<size_t>(left.unplaced_size()) > kWholeMax) {
     return End(absl::InvalidArgumentError(absl::StrCat(
         left.unplaced_size(), " unplaced records in one Left are over the limit of ", kWholeMax)));
   }
-  for (const v1::RecordName& name : left.unplaced()) {
-    auto key = FromProto(name);
-    if (!Check(key.status())) return;
+  std::set<Scope> raised;
+  const auto take = [&](const v1::LeftRecord& record, bool unplaced) {
+    auto inbound = FromProto(record);
+    if (!Check(inbound.status())) return false;
+    inbound->unplaced = unplaced;
     for (auto& [scope, feed] : inbound_) {
-      if (feed.missing.erase(*key) > 0) raised.insert(scope);
+      if (feed.missing.erase(inbound->key) > 0) raised.insert(scope);
     }
-    // Nothing leaves; but what was refused of it has no other state to wait for.
-    request.left.push_back({.key = *key, .seen = {}});
+    request.left.push_back(*std::move(inbound));
+    return true;
+  };
+  for (const v1::LeftRecord& record : left.records()) {
+    if (!take(record, /*unplaced=*/false)) return;
+  }
+  for (const v1::LeftRecord& record : left.unplaced()) {
+    if (!take(record, /*unplaced=*/true)) return;
   }
   for (const Scope& scope : raised) {
     request.cursors.push_back(DurableCursor(scope, inbound_[scope], {}));
@@ -666,7 +665,7 @@ void Session::SendItems(const std::vector<FeedItem>& items) {
       continue;
     }
     if (item.kind == FeedItem::Kind::kUnplaced) {
-      *left.mutable_left()->add_unplaced() = ToProto(item.key);
+      *left.mutable_left()->add_unplaced() = ToLeft(item);
       continue;
     }
     page.push_back(&item);

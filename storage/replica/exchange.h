@@ -259,7 +259,8 @@ struct InboundRecord {
 
 struct InboundLeft {
   RecordKey key;
-  Seen seen;
+  Seen seen;              // of the hub's state; empty: the hub has never had it, or does not say
+  bool unplaced = false;  // it has not left, and no other state of it comes
 };
 
 struct ApplyRequest {

@@ -173,18 +173,21 @@ std::string Encode(const ResetValue& value) {
   return out + Encode(value.refusal);
 }
 
-std::string EncodePending(Epoch epoch, const RefusedRecord& value) {
+std::string Encode(const PendingRefusal& value) {
   std::string out;
-  AppendFixed64(epoch.value, out);
-  return out + Encode(value);
+  AppendFixed64(value.epoch.value, out);
+  out.push_back(value.noted ? 1 : 0);
+  return out + Encode(value.refusal);
 }
 
-absl::StatusOr<std::pair<Epoch, RefusedRecord>> DecodePending(std::string_view bytes) {
+absl::StatusOr<PendingRefusal> DecodePending(std::string_view bytes) {
   Reader in(bytes);
-  const Epoch epoch{in.Fixed64()};
+  PendingRefusal value;
+  value.epoch = {in.Fixed64()};
+  value.noted = in.Bytes(1) == std::string_view("\x01", 1);
   if (!in.ok()) return absl::DataLossError("a refusal cannot be read");
-  CHAPTER_ASSIGN_OR_RETURN(RefusedRecord refused, DecodeRefusal(in.Bytes(in.remaining())));
-  return std::pair{epoch, std::move(refused)};
+  CHAPTER_ASSIGN_OR_RETURN(value.refusal, DecodeRefusal(in.Bytes(in.remaining())));
+  return value;
 }
 
 std::string Encode(const WaitingValue& value) {

@@ -72,10 +72,15 @@ std::string Encode(const LeavingValue& value);
 // DATA_LOSS where it cannot be read.
 absl::StatusOr<LeavingValue> DecodeLeaving(std::string_view bytes);
 
-// A refusal at the hub, with the hub's epoch.
-std::string EncodePending(Epoch epoch, const RefusedRecord& value);
+// A refusal at the hub.
+struct PendingRefusal {
+  Epoch epoch;         // the hub's
+  bool noted = false;  // the node has it, and may still ask what the hub has
+  RefusedRecord refusal;
+};
+std::string Encode(const PendingRefusal& value);
 // DATA_LOSS where it cannot be read.
-absl::StatusOr<std::pair<Epoch, RefusedRecord>> DecodePending(std::string_view bytes);
+absl::StatusOr<PendingRefusal> DecodePending(std::string_view bytes);
 
 // A refusal that a node has noted, with the hub that it waits for: no other can say
 // what the record is without it.

@@ -27,8 +27,8 @@ struct OwnIds {
 
 // The hub's state of the record, as the node hears of it.
 struct HubsState {
-  const RecordUpdate* update = nullptr;  // null: it has left, or the hub has not got it
-  const Seen& seen;                      // empty: the hub has never had it
+  const RecordUpdate* update = nullptr;  // null: it has left, has no place, or is not there
+  const Seen& seen;                      // empty: the hub has never had it, or does not say
 };
 
 // A record in parts: what is listed as refused and leaves it, and the rest.

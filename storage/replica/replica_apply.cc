@@ -222,7 +222,7 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
     outcome.refusal = {key, in_feed ? inbound.sequence : inbound.place, reason, std::move(message)};
     if (options_.hub && !peer.hub) {
       transaction.batch().Put(Table::kMeta, keys::Refusal(peer.node, peer.epoch, key),
-                              EncodePending(identity_.epoch, outcome.refusal));
+                              Encode(PendingRefusal{identity_.epoch, false, outcome.refusal}));
     }
     return outcome;
   };
@@ -474,8 +474,8 @@ absl::StatusOr<std::optional<RefusedRecord>> Replica::NotedRefusal(Transaction& 
 
 // A hub refused what this node wrote to a record, and its own state has come: that
 // stands, later writes of this node go on top, what was refused is listed. Where the
-// record has left (`hub_state` null), or the hub has never had it (`hub_seen` empty as
-// well), what was refused is taken out of it.
+// record has left or has no place (`hub_state` null), or the hub has never had it or does
+// not say what it had seen (`hub_seen` empty as well), what was refused is taken out of it.
 void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
                              const PeerIdentity& hub, const RefusedRecord& refusal,
                              const RecordUpdate* hub_state, const Seen& hub_seen) {
@@ -628,7 +628,7 @@ absl::StatusOr<ApplyResult> Replica::Apply(const ApplyRequest& request) {
       if (reset) TakeOutRefused(transaction, left.key, peer, *reset, nullptr, left.seen);
       const StoredRecord* held = transaction.Find(left.key);
       // Without anything seen the hub has never had it: nothing leaves.
-      if (held == nullptr || held->record.erased || left.seen.empty()) continue;
+      if (held == nullptr || held->record.erased || left.seen.empty() || left.unplaced) continue;
       LeavingValue leaving{peer.node, peer.epoch, left.seen, {}};
       if (auto bytes = transaction.Get(Table::kMeta, keys::Leaving(left.key)); bytes.ok()) {
         CHAPTER_ASSIGN_OR_RETURN(const LeavingValue earlier, DecodeLeaving(*bytes));

@@ -273,7 +273,7 @@ absl::StatusOr<Approval> Replica::Reject(uint64_t number) {
         approval.key, {}, RefusedRecord::Reason::kRejected, Rejection(approval.reason)};
     transaction.batch().Put(Table::kMeta,
                             keys::Refusal(approval.from, approval.epoch, approval.key),
-                            EncodePending(identity_.epoch, refusal));
+                            Encode(PendingRefusal{identity_.epoch, false, refusal}));
     transaction.batch().Put(Table::kMeta,
                             keys::Rejected(approval.from, approval.epoch, approval.key),
                             NewsDigest(update, held == nullptr ? Record() : held->record));

@@ -194,15 +194,16 @@ absl::StatusOr<RecordsPage> Replica::ReadRecords(const RecordsRequest& request) 
   RecordsPage page;
   size_t size = 0;
   Sequence durable;
+  bool keeps_row = false;
   {
     absl::MutexLock lock(&mutex_);
     WriteBatch batch;
     for (const RecordKey& key : request.keys) {
       if (page.read > 0 && size >= request.bytes_max) break;
       ++page.read;
-      if (request.refusals_noted && options_.hub) {
-        batch.Delete(Table::kMeta, keys::Refusal(request.peer.node, request.peer.epoch, key));
-      }
+      const std::string refusal_row = keys::Refusal(request.peer.node, request.peer.epoch, key);
+      const bool noted = request.refusals_noted && options_.hub;
+      if (noted) batch.Delete(Table::kMeta, refusal_row);
       auto bytes = engine_.Get(Table::kRecord, EncodeKey(key));
       FeedItem left{.kind = FeedItem::Kind::kLeft,
                     .sequence = {},
@@ -238,25 +239,30 @@ absl::StatusOr<RecordsPage> Replica::ReadRecords(const RecordsRequest& request) 
       // Whoever only asks for another's record hears what he would if it were not here, and not who
       // wrote it and when.
       const NodeId& node = request.peer.node;
+      const auto refusal = engine_.Get(Table::kMeta, refusal_row);
       const bool not_taken =
-          approvals_.Find({node, request.peer.epoch, key}) != nullptr ||
-          engine_.Get(Table::kMeta, keys::Rejected(node, request.peer.epoch, key)).ok() ||
-          engine_.Get(Table::kMeta, keys::Refusal(node, request.peer.epoch, key)).ok();
+          refusal.ok() || approvals_.Find({node, request.peer.epoch, key}) != nullptr ||
+          engine_.Get(Table::kMeta, keys::Rejected(node, request.peer.epoch, key)).ok();
       const bool had = std::any_of(
           stored.meta.scopes.begin(), stored.meta.scopes.end(),
           [&](const ScopePosition& p) { return request.peer.scopes.contains(p.scope); });
-      // Whoever waits to hear what became of its push lets go of it until it has a place.
-      if (current.empty() && !not_taken) {
+      if (current.empty()) {
         left.kind = FeedItem::Kind::kUnplaced;
-      } else if (had || not_taken) {
-        left.seen = stored.record.seen;
+        // It may ask again, where the answer is lost.
+        if (noted && refusal.ok()) {
+          CHAPTER_ASSIGN_OR_RETURN(PendingRefusal row, DecodePending(*refusal));
+          row.noted = keeps_row = true;
+          batch.Put(Table::kMeta, refusal_row, Encode(row));
+        }
       }
+      if (not_taken || (had && !current.empty())) left.seen = stored.record.seen;
       page.items.push_back(std::move(left));
     }
     if (!batch.empty()) CHAPTER_RETURN_IF_ERROR(engine_.Write(batch));
     durable = last_sequence_;
   }
   CHAPTER_RETURN_IF_ERROR(NoteTold(request.peer, page.items));
+  if (keeps_row) CHAPTER_RETURN_IF_ERROR(engine_.Sync());
   CHAPTER_RETURN_IF_ERROR(EnsureDurable(durable));
   return page;
 }

@@ -279,12 +279,13 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
     auto it = snapshot->NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
     for (it->SeekToFirst(); it->Valid(); it->Next()) {
       CHAPTER_ASSIGN_OR_RETURN(auto pending, DecodePending(it->value()));
-      if (pending.first != identity_.epoch) {
+      if (pending.epoch != identity_.epoch) {
         batch.Delete(Table::kMeta, it->key());
         continue;
       }
-      pending.second.key = Reader(it->key().substr(prefix.size())).Key();
-      accepted.refused.push_back(std::move(pending.second));
+      if (pending.noted) continue;
+      pending.refusal.key = Reader(it->key().substr(prefix.size())).Key();
+      accepted.refused.push_back(std::move(pending.refusal));
     }
     CHAPTER_RETURN_IF_ERROR(it->status());
     if (peer.hub && !accepted.shared) {

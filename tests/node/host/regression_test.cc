@@ -1256,6 +1256,32 @@ TEST_F(RegressionTest, ARefusedWriteOfAnUnplacedRecordIsListed) {
   EXPECT_EQ(italy.replica->ListRefused(0, 10)->size(), 1u);
 }
 
+TEST_F(RegressionTest, WhoseWriteWasRefusedHearsWhatARecordWithoutAPlaceHadSeen) {
+  // Where the answer was lost, all that the node had of the record was listed as refused.
+  ASSERT_TRUE(hq.Put(kReply1, {{kNoteField, kNote1.id.ToString()}}).ok());
+  ASSERT_TRUE(hq.Put(kReply1, {{kTextField, std::string(600000, 'a')}}).ok());
+  ASSERT_TRUE(italy.Put(kReply1, {{kOtherField, std::string(600000, 'b')}}).ok());
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  EXPECT_EQ(italy.replica->ListRefused(0, 10)->size(), 1u);
+  storage::RecordsRequest request{
+      .keys = {kReply1}, .asked = true, .refusals_noted = true, .bytes_max = 1 << 20};
+  for (const Site* site : {&italy, &italy, &toronto}) {
+    request.peer.node = site->options.node;
+    request.peer.epoch = site->replica->epoch();
+    request.peer.scopes = ScopesOf(*site);
+    const auto page = hq.replica->ReadRecords(request);
+    ASSERT_TRUE(page.ok());
+    ASSERT_EQ(page->items.size(), 1u);
+    EXPECT_EQ(page->items[0].kind, storage::FeedItem::Kind::kUnplaced);
+    EXPECT_EQ(page->items[0].seen.empty(), site == &toronto);
+  }
+  // It is not told of the refusal again.
+  SessionCounts counts;
+  ASSERT_TRUE(Sync(italy, hq, &counts).ok());
+  EXPECT_EQ(counts.refused, 0u);
+  EXPECT_EQ(italy.replica->ListRefused(0, 10)->size(), 1u);
+}
+
 TEST_F(RegressionTest, WhatIsAheadDoesNotHoldUpTheRest) {
   // One record stamped ahead by others held up everything, with a new id at every try.
   constexpr uint64_t kDayMs = 86'400'000;

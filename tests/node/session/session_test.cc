@@ -463,7 +463,7 @@ TEST_F(SessionTest, WhatWasRefusedIsListedAlsoWhereTheRecordHasNoPlace) {
   ASSERT_EQ(sent[0].whole().records_size(), 1);
   EXPECT_TRUE(italy.replica->ListRefused(0, 10)->empty());
   message.Clear();
-  *message.mutable_left()->add_unplaced() = ToProto(kReply1);
+  *message.mutable_left()->add_unplaced()->mutable_record() = ToProto(kReply1);
   node.Receive(message);
   const auto refused = italy.replica->ListRefused(0, 10);
   ASSERT_EQ(refused->size(), 1u);
@@ -525,7 +525,7 @@ TEST_F(SessionTest, AnUnplacedRecordHoldsUpNoCursor) {
   EXPECT_EQ(sent[0].whole().records_size(), 1);
   EXPECT_EQ(sent[1].stored().through(), 0u) << "not beyond what is missing";
   message.Clear();
-  *message.mutable_left()->add_unplaced() = ToProto(kReply1);
+  *message.mutable_left()->add_unplaced()->mutable_record() = ToProto(kReply1);
   node.Receive(message);
   sent = node.TakeSent();
   ASSERT_EQ(sent.size(), 1u);
