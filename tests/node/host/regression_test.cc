@@ -1419,6 +1419,24 @@ TEST_F(RegressionTest, WhatWaitsAtTwoHubsIsLetGoAtNeither) {
   EXPECT_TRUE(italy.Has(kNote1));
 }
 
+TEST_F(RegressionTest, WhatAHubOnlySaysThatItHasSeenGoesThere) {
+  // Of two that wrote under one version the other's value counted as this one's.
+  ASSERT_TRUE(italy.Put(kNote1, {{kChapterField, "italy"}, {kTextField, "a"}}).ok());
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  ASSERT_TRUE(italy.Put(kNote1, {{kOtherField, "only here"}}).ok());
+  ASSERT_TRUE(hq.Put(kNote1, {{kTextField, "b"}}).ok());
+  RecordUpdate update{.state = hq.replica->Read(kNote1)->record};
+  update.state.seen.Unite(italy.replica->Read(kNote1)->record.seen);
+  ASSERT_TRUE(
+      italy.replica
+          ->Apply({.peer = Peer(hq), .records = {{Sequence{9}, kNote1, EncodeUpdate(update)}}})
+          .ok());
+  EXPECT_EQ(italy.Text(kNote1, kTextField), "b");
+  EXPECT_EQ(italy.Text(kNote1, kOtherField), "only here");
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  EXPECT_EQ(hq.Text(kNote1, kOtherField), "only here");
+}
+
 TEST_F(RegressionTest, AHubOfManyNodesCanJoinAnotherHub) {
   // A hub that had met more than 1,024 nodes could join no other.
   for (uint64_t i = 1; i <= 1100; ++i) {
