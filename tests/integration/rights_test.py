@@ -150,8 +150,8 @@ class MessagesTest(StrangerTest):
         session = self.talk("spare")
         self.own_came(session)
         for message in (
-                {"left": {"records": [{"record": one, "seen": [{"replica": self.italys_replica, "clock": str(1 << 63)}]}
-                                      for one in self.foreign], "unplaced": self.foreign}},
+                {"left": {where: [{"record": one, "seen": [{"replica": self.italys_replica, "clock": str(1 << 63)}]}
+                                  for one in self.foreign] for where in ("records", "unplaced")}},
                 {"stored": {"scope": "global", "through": "0", "dropped": [
                     {"number": str(i + 1), "record": one} for i, one in enumerate(self.foreign)]}},
                 {"stored": {"scope": "global", "through": "0", "refused": [

@@ -223,7 +223,7 @@ void PrintMessage(const v1::SyncMessage& message) {
 // {"records": [...], "replica": HEX} for Changes with these records, each as for ItemOf ("as" names
 // another replica), in the scope "scope", "*" where none is named. Each message that comes is
 // printed as it comes, then {"code", "message", "at_ms"}: how the stream ended, and when. The end
-// of standard input ends it.
+// of standard input ends it. What cannot be read ends the program, whose other thread reads on.
 int Talk(const std::shared_ptr<grpc::Channel>& channel) {
   const auto stub = v1::ReplicationService::NewStub(channel);
   grpc::ClientContext context;
@@ -253,7 +253,7 @@ int Talk(const std::shared_ptr<grpc::Channel>& channel) {
       for (const nlohmann::json& one : what["records"]) {
         auto item = ItemOf(one, ReplicaOf(one.value("as", what.at("replica").get<std::string>())),
                            before + items.size() + 1);
-        if (!item.ok()) return Fail(item.status().ToString());
+        if (!item.ok()) std::_Exit(Fail(item.status().ToString()));
         items.push_back(*std::move(item));
       }
       std::vector<const storage::FeedItem*> all;
@@ -267,7 +267,7 @@ int Talk(const std::shared_ptr<grpc::Channel>& channel) {
     } else {
       const auto read =
           google::protobuf::util::JsonStringToMessage(line, request.mutable_message());
-      if (!read.ok()) return Fail(read.ToString());
+      if (!read.ok()) std::_Exit(Fail(read.ToString()));
     }
     stream->Write(request);
   }
