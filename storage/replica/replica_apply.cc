@@ -437,6 +437,13 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
     stored.meta.origin = {};
     outcome.answer = true;
   }
+  // Or that it was rejected, and have let go of it while this push was on its way.
+  const std::string rejected = keys::Rejected(peer.node, peer.epoch, key);
+  if (options_.hub && !peer.hub && transaction.Get(Table::kMeta, rejected).ok()) {
+    transaction.batch().Delete(Table::kMeta, rejected);
+    stored.meta.origin = {};
+    outcome.answer = true;
+  }
   if (options_.hub && existed && seen_here_and_lost) {
     stored.meta.origin = {};
     transaction.TellWhole(key);
