@@ -13,6 +13,8 @@
 namespace chaptersync::storage {
 namespace {
 
+constexpr size_t kDigestBytes = 32;  // SHA-256
+
 void AppendNode(const NodeId& node, std::string& out) {
   out.append(reinterpret_cast<const char*>(node.bytes.data()), node.bytes.size());
 }
@@ -238,6 +240,21 @@ absl::StatusOr<ResetValue> DecodeReset(std::string_view bytes) {
   value.epoch = {in.Fixed64()};
   if (!in.ok()) return absl::DataLossError("a refusal that was noted cannot be read");
   CHAPTER_ASSIGN_OR_RETURN(value.refusal, DecodeRefusal(in.Bytes(in.remaining())));
+  return value;
+}
+
+std::string Encode(const RejectedValue& value) {
+  return value.digest + (value.sent_back ? "\x01" : "");
+}
+
+absl::StatusOr<RejectedValue> DecodeRejected(std::string_view bytes) {
+  Reader in(bytes);
+  RejectedValue value;
+  value.digest = in.Bytes(kDigestBytes);
+  value.sent_back = in.remaining() > 0 && in.Bytes(1) == std::string_view("\x01", 1);
+  if (!in.ok() || !in.empty()) {
+    return absl::DataLossError("what headquarters has rejected cannot be read");
+  }
   return value;
 }
 

@@ -117,6 +117,15 @@ std::string Encode(const ApprovalValue& value);
 // DATA_LOSS where it cannot be read.
 absl::StatusOr<ApprovalValue> DecodeApproval(std::string_view bytes);
 
+// What headquarters rejected of a record that a node pushed.
+struct RejectedValue {
+  std::string digest;      // NewsDigest: 32 bytes
+  bool sent_back = false;  // the record was taken from that node since, and sent to it
+};
+std::string Encode(const RejectedValue& value);
+// DATA_LOSS where it cannot be read.
+absl::StatusOr<RejectedValue> DecodeRejected(std::string_view bytes);
+
 std::string EncodeNumber(uint64_t value);
 // What Get answered; 0 where there is none.
 uint64_t DecodeNumber(const absl::StatusOr<std::string>& bytes);

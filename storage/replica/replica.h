@@ -444,8 +444,8 @@ class Replica {
   // PERMISSION_DENIED where a node comes under an id of another's lineage.
   absl::Status CheckLineage(const Snapshot& snapshot, const PeerIdentity& peer) const
       ABSL_SHARED_LOCKS_REQUIRED(mutex_);
-  // At a node: forgets how far it has come in hubs' feeds.
-  absl::Status VoidCursors(WriteBatch& batch) const;
+  // At a node: forgets how far it has come in the feeds of all hubs but this.
+  absl::Status VoidCursors(WriteBatch& batch, ReplicaId but = {}) const;
   // Notes how far each replica id has written, for Welcome.
   static void NoteHighest(Transaction& transaction, const std::vector<RecordOutcome>& outcomes);
   // What is known of a hub's epochs.

@@ -64,6 +64,23 @@ absl::Status CheckReadable(const EntityRule& rule, const RecordKey& key, const R
   return absl::OkStatus();
 }
 
+// Whether a push that is taken goes back to its node: headquarters has rejected an earlier one of
+// the record, and the node may have let it go while this one was on its way. Once: from then on
+// the node knows that the record is here.
+bool SendsBackRejected(Transaction& transaction, const PeerIdentity& node, const RecordKey& key) {
+  const std::string row = keys::Rejected(node.node, node.epoch, key);
+  const auto bytes = transaction.Get(Table::kMeta, row);
+  if (absl::IsNotFound(bytes.status())) return false;
+  transaction.Note(bytes.status());
+  if (!bytes.ok()) return false;
+  auto rejected = DecodeRejected(*bytes);
+  transaction.Note(rejected.status());
+  if (!rejected.ok() || rejected->sent_back) return false;
+  rejected->sent_back = true;
+  transaction.batch().Put(Table::kMeta, row, Encode(*rejected));
+  return true;
+}
+
 }  // namespace
 
 // Where the hub has the record, for the node that pushes it.
@@ -437,10 +454,7 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
     stored.meta.origin = {};
     outcome.answer = true;
   }
-  // Or that it was rejected, and have let go of it while this push was on its way.
-  const std::string rejected = keys::Rejected(peer.node, peer.epoch, key);
-  if (options_.hub && !peer.hub && transaction.Get(Table::kMeta, rejected).ok()) {
-    transaction.batch().Delete(Table::kMeta, rejected);
+  if (options_.hub && !peer.hub && SendsBackRejected(transaction, peer, key)) {
     stored.meta.origin = {};
     outcome.answer = true;
   }
@@ -502,6 +516,9 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
   TakenOut parts = TakeOut(key, held->record, refusal, ids, {hub_state, hub_seen});
   if (parts.gaps && hub_seen.empty()) {
     transaction.batch().Put(Table::kMeta, keys::kCursorsVoid, "");
+  } else if (parts.gaps) {
+    // Another hub may have what is taken out here, and has told it once.
+    transaction.Note(VoidCursors(transaction.batch(), hub.replica));
   }
   // To have seen a later write of an id is to have seen all before it: what was refused
   // would count as replaced if it came back, from a backup or by way of another hub.
@@ -718,7 +735,10 @@ void Replica::AnswerPusher(Transaction& transaction, const ApplyRequest& request
           to_come = true;
         }
       }
-      if (!to_come) transaction.Touch(outcome.key);
+      if (!to_come) {
+        stored->meta.origin = {};
+        transaction.Touch(outcome.key);
+      }
     }
   }
 }

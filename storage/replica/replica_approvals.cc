@@ -67,10 +67,13 @@ absl::Status Replica::LoadApprovals() {
 absl::Status Replica::PutApproval(Transaction& transaction, const PeerIdentity& peer,
                                   const RecordKey& key, const RecordUpdate& update,
                                   const Record& mine, const std::string& reason) {
-  const auto rejected = transaction.Get(Table::kMeta, keys::Rejected(peer.node, peer.epoch, key));
-  if (rejected.ok() && *rejected == NewsDigest(update, mine) &&
-      !IsPlanted(Planted::kRejectedWaitsAgain)) {
-    return absl::PermissionDeniedError(Rejection(reason));
+  const auto bytes_rejected =
+      transaction.Get(Table::kMeta, keys::Rejected(peer.node, peer.epoch, key));
+  if (bytes_rejected.ok() && !IsPlanted(Planted::kRejectedWaitsAgain)) {
+    CHAPTER_ASSIGN_OR_RETURN(const RejectedValue rejected, DecodeRejected(*bytes_rejected));
+    if (rejected.digest == NewsDigest(update, mine)) {
+      return absl::PermissionDeniedError(Rejection(reason));
+    }
   }
   const ApprovalList::One* known = approvals_.Find({peer.node, peer.epoch, key});
   const bool same_number = known != nullptr && IsPlanted(Planted::kApprovedNotAsShown);
@@ -274,9 +277,9 @@ absl::StatusOr<Approval> Replica::Reject(uint64_t number) {
     transaction.batch().Put(Table::kMeta,
                             keys::Refusal(approval.from, approval.epoch, approval.key),
                             Encode(PendingRefusal{identity_.epoch, false, refusal}));
-    transaction.batch().Put(Table::kMeta,
-                            keys::Rejected(approval.from, approval.epoch, approval.key),
-                            NewsDigest(update, held == nullptr ? Record() : held->record));
+    transaction.batch().Put(
+        Table::kMeta, keys::Rejected(approval.from, approval.epoch, approval.key),
+        Encode(RejectedValue{NewsDigest(update, held == nullptr ? Record() : held->record)}));
     CHAPTER_RETURN_IF_ERROR(Commit(transaction));
     std::move(undo).Cancel();
   }

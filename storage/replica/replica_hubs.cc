@@ -133,11 +133,14 @@ absl::StatusOr<bool> Replica::NoteHubs(const std::vector<KnownHub>& hubs, bool& 
   return true;
 }
 
-absl::Status Replica::VoidCursors(WriteBatch& batch) const {
+absl::Status Replica::VoidCursors(WriteBatch& batch, ReplicaId but) const {
   const std::string prefix(1, keys::kHubCursorKind);
   auto snapshot = engine_.NewSnapshot();
   auto it = snapshot->NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
-  for (it->SeekToFirst(); it->Valid(); it->Next()) batch.Delete(Table::kMeta, it->key());
+  for (it->SeekToFirst(); it->Valid(); it->Next()) {
+    const ReplicaId hub{Reader(it->key().substr(1)).BigEndian64()};
+    if (hub != but) batch.Delete(Table::kMeta, it->key());
+  }
   return it->status();
 }
 

@@ -121,6 +121,20 @@ class ApprovalsTest : public testing::Test {
     return refused ? std::optional(refused->reason) : std::nullopt;
   }
 
+  // Whether Italy's feed has the record for it.
+  bool FeedTells(const RecordKey& key) {
+    const auto page = hub_->ReadFeed({.peer = italy_,
+                                      .scope = Scope::Chapter("italy"),
+                                      .after = {},
+                                      .since = {},
+                                      .bytes_max = 1 << 20,
+                                      .records_max = 10});
+    EXPECT_TRUE(page.ok()) << page.status();
+    return page.ok() && std::any_of(page->items.begin(), page->items.end(), [&](const FeedItem& i) {
+             return i.key == key && i.kind == FeedItem::Kind::kChange;
+           });
+  }
+
   std::vector<Approval> Waiting() { return hub_->ListApprovals(0, SIZE_MAX); }
   std::string OnDisk() {
     std::string all;
@@ -280,6 +294,45 @@ TEST_F(ApprovalsTest, WhatWasRejectedDoesNotWaitAgainUntilItIsAnother) {
   environment_.now_ms += 1'000;
   EXPECT_EQ(Pushed(Key(1), Made({Text(kChapter, "italy"), Text(kText, "mine")})), Reason::kWaits);
   EXPECT_THAT(Waiting(), SizeIs(1));
+}
+
+TEST_F(ApprovalsTest, WhatIsTakenAfterARejectionGoesBackOnce) {
+  // Whoever pushed it may have let it go meanwhile.
+  const RecordKey consent = Key(5, kConsent);
+  ASSERT_TRUE(Write(LocalWrite::Kind::kUpsert, Key(1), {Text(kChapter, "toronto")}).ok());
+  const RecordUpdate made = Made({Text(kLeader, Key(1).id.ToString())});
+  EXPECT_EQ(Pushed(consent, made), Reason::kWaits);
+  ASSERT_TRUE(hub_->Reject(Waiting()[0].number).ok());
+  ASSERT_TRUE(Write(LocalWrite::Kind::kUpsert, Key(1), {Text(kChapter, "italy")}).ok());
+  EXPECT_EQ(Pushed(consent, made), std::nullopt);
+  EXPECT_TRUE(FeedTells(consent));
+  // From then on it knows that the record is here.
+  environment_.now_ms += 1'000;
+  RecordUpdate later = Made({Text(kText, "later")});
+  later.base = made.state.seen;
+  later.state.seen.Unite(made.state.seen);
+  later.whole = false;
+  EXPECT_EQ(Pushed(consent, later), std::nullopt);
+  EXPECT_FALSE(FeedTells(consent));
+}
+
+TEST_F(ApprovalsTest, WhatIsTakenSinceDoesNotMakeWhatWasRejectedWaitAgain) {
+  const RecordKey consent = Key(5, kConsent);
+  ASSERT_TRUE(Write(LocalWrite::Kind::kUpsert, Key(1), {Text(kChapter, "italy")}).ok());
+  ASSERT_TRUE(Write(LocalWrite::Kind::kUpsert, Key(2), {Text(kChapter, "toronto")}).ok());
+  const RecordUpdate made = Made({Text(kLeader, Key(1).id.ToString())});
+  EXPECT_EQ(Pushed(consent, made), std::nullopt);
+  environment_.now_ms += 1'000;
+  RecordUpdate rejected = Made({Text(kLeader, Key(2).id.ToString())});
+  rejected.state.seen.Unite(made.state.seen);
+  EXPECT_EQ(Pushed(consent, rejected), Reason::kWaits);
+  ASSERT_TRUE(hub_->Reject(Waiting()[0].number).ok());
+  // Under its next id, as something was refused.
+  ++italy_.replica.value;
+  EXPECT_EQ(Pushed(consent, Made({Text(kText, "another")})), std::nullopt);
+  // It has that from another hub once more.
+  EXPECT_EQ(Pushed(consent, rejected), Reason::kRejected);
+  EXPECT_THAT(Waiting(), IsEmpty());
 }
 
 TEST_F(ApprovalsTest, WithAnErasureGoesWhatWaitsOfItAndOfWhatFollowsIt) {
