@@ -335,6 +335,7 @@ void Session::On(const HubJoined& event) {
   state_ = State::kReady;
   SendDropped(joined.dropped);
   AskWhole(joined.ask_whole, /*refusals_noted=*/true);
+  AskWhole(joined.ask_erased, /*refusals_noted=*/false);
   if (refusals_to_come_ > 0) return;
   // What the hub has acknowledged by its cursor may be what a drop has waited for.
   busy_ = Busy::kAcknowledging;

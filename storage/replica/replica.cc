@@ -784,8 +784,6 @@ std::string EncodeRefused(const RefusedWrite& refused) {
   return out;
 }
 
-namespace {
-
 absl::StatusOr<RefusedWrite> DecodeRefused(std::string_view bytes) {
   Reader in(bytes);
   RefusedWrite refused;
@@ -805,8 +803,6 @@ absl::StatusOr<RefusedWrite> DecodeRefused(std::string_view bytes) {
   if (!in.ok()) return absl::DataLossError("a refused write cannot be read");
   return refused;
 }
-
-}  // namespace
 
 absl::StatusOr<std::vector<RefusedWrite>> Replica::ListRefused(uint64_t after, size_t count) const {
   std::vector<RefusedWrite> out;

@@ -141,6 +141,8 @@ struct RefusedWrite {
 };
 
 std::string EncodeRefused(const RefusedWrite& refused);
+// DATA_LOSS where it cannot be read.
+absl::StatusOr<RefusedWrite> DecodeRefused(std::string_view bytes);
 
 // A hash by which a hub and a node compare a write that they know by its clock.
 uint64_t StampHash(const RecordKey& key, const Version& version);
@@ -394,11 +396,16 @@ class Replica {
   void TakeOutRefused(Transaction& transaction, const RecordKey& key, const PeerIdentity& hub,
                       const RefusedRecord& refusal, const RecordUpdate* hub_state,
                       const Seen& hub_seen) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void StampLater(Transaction& transaction, const RecordKey& key, const PeerIdentity& hub,
-                  TakenOut& parts) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Takes what was refused of a record off the list, as it was erased.
+  void StampLater(Transaction& transaction, const RecordKey& key, TakenOut& parts)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Takes what was refused of a record, and of what would follow it, off the list, as it was
+  // erased.
   absl::Status ForgetRefusedOf(Transaction& transaction, const RecordKey& key)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // For JoinedHub::ask_erased.
+  absl::StatusOr<std::vector<RecordKey>> ListedNotHeld() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  // The records that a refused write would make its record follow.
+  std::vector<RecordKey> LeadersOf(const RefusedWrite& refused) const;
   absl::Status EndWaiting(Transaction& transaction, const AcknowledgeRequest& request,
                           Sequence before, Sequence through, std::set<RecordKey>& ended)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -162,6 +162,9 @@ absl::StatusOr<Judgement> Replica::Admit(Transaction& transaction, const PeerIde
     if (above.elsewhere && (!above.been_there || above.let_go)) where.elsewhere = true;
   }
   if (!Disjoint(own.scopes, peer.scopes)) where.elsewhere = false;
+  const bool placed = std::any_of(own.scopes.begin(), own.scopes.end(),
+                                  [](const Scope& scope) { return scope != Scope::Hq(); });
+  where.hostless = rule->second.hosts_write && !placed && own.leaders.empty();
   return Judge(rule->second, peer, key, update, {}, where);
 }
 
@@ -307,6 +310,8 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
   const auto wait = [&](const std::string& reason) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     const absl::Status put = PutApproval(transaction, peer, key, *update, mine, reason);
     if (put.ok()) {
+      // As with what is taken: this clock is never behind what is kept here.
+      clock_.Observe(update->state.seen.Highest());
       for (const auto& [id, time] : update->state.seen.entries()) {
         if (SameLineage(id, peer.replica)) outcome.waits.Advance(id, time);
       }
@@ -513,7 +518,18 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
     return transaction.Touch(key);
   }
   const OwnIds ids{{identity_.own.begin(), identity_.own.end()}, identity_.replica};
-  TakenOut parts = TakeOut(key, held->record, refusal, ids, {hub_state, hub_seen});
+  const auto elsewhere = AcknowledgedElsewhere(*engine_.NewSnapshot(), hub.replica);
+  transaction.Note(elsewhere.status());
+  if (!elsewhere.ok()) return;
+  const auto known_elsewhere = [&own = identity_.own, &elsewhere](const Version& version) {
+    return std::any_of(elsewhere->begin(), elsewhere->end(), [&](const AcknowledgedValue& other) {
+      if (version.time > other.own_high) return false;
+      // Acknowledged under an earlier id, it was another write.
+      return std::find(own.begin(), own.end(), other.as) >=
+             std::find(own.begin(), own.end(), version.replica);
+    });
+  };
+  TakenOut parts = TakeOut(key, held->record, refusal, ids, {hub_state, hub_seen, known_elsewhere});
   if (parts.gaps && hub_seen.empty()) {
     transaction.batch().Put(Table::kMeta, keys::kCursorsVoid, "");
   } else if (parts.gaps) {
@@ -532,7 +548,7 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
     if (hub_state != nullptr) between.KeepOrder(hub_state->state, old);
     ChangeIdentity(between);
   }
-  StampLater(transaction, key, hub, parts);
+  StampLater(transaction, key, parts);
   if (hub_state == nullptr || !hub_state->state.erased) {
     for (RefusedWrite& write : parts.listed) PutRefused(transaction, std::move(write));
   }
@@ -560,17 +576,13 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
 }
 
 // What this node has written since, under an id of which something was refused, is written again
-// under the present one; but not what another hub has acknowledged.
-void Replica::StampLater(Transaction& transaction, const RecordKey& key, const PeerIdentity& hub,
-                         TakenOut& parts) {
-  const auto acknowledged = HighestAcknowledged(*engine_.NewSnapshot(), hub.replica);
-  transaction.Note(acknowledged.status());
-  const HybridTime known_elsewhere = acknowledged.value_or(HybridTime{});
+// under the present one.
+void Replica::StampLater(Transaction& transaction, const RecordKey& key, TakenOut& parts) {
   Record& later = parts.later.state;
   std::map<Version, Version> renamed;
   for (const Cell& cell : later.cells) {
     const Version& version = cell.version;
-    if (!parts.ids.contains(version.replica) || version.time <= known_elsewhere) continue;
+    if (!parts.ids.contains(version.replica)) continue;
     const auto [it, fresh] = renamed.try_emplace(version);
     if (!fresh) continue;
     HybridTime time = version.time;
@@ -608,14 +620,51 @@ void Replica::PutRefused(Transaction& transaction, RefusedWrite refused) {
   }
 }
 
-// By their keys alone, so that an entry that cannot be read stops nothing.
+std::vector<RecordKey> Replica::LeadersOf(const RefusedWrite& refused) const {
+  Record record;
+  for (const CellWrite& cell : refused.cells) {
+    record.cells.push_back({.path = cell.path, .value = cell.value});
+  }
+  return LeadersOf(refused.key, record);
+}
+
+absl::StatusOr<std::vector<RecordKey>> Replica::ListedNotHeld() const {
+  const std::string prefix(1, keys::kRefusedKind);
+  auto snapshot = engine_.NewSnapshot();
+  std::set<RecordKey> found;
+  auto it = snapshot->NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
+  for (it->SeekToFirst(); it->Valid() && found.size() < kListedAskedMax; it->Next()) {
+    CHAPTER_ASSIGN_OR_RETURN(const RefusedWrite refused, DecodeRefused(it->value()));
+    std::vector<RecordKey> keys = LeadersOf(refused);
+    keys.push_back(refused.key);
+    for (const RecordKey& key : keys) {
+      const auto held = snapshot->Get(Table::kRecord, EncodeKey(key));
+      if (absl::IsNotFound(held.status())) {
+        found.insert(key);
+      } else if (!held.ok()) {
+        return held.status();
+      }
+    }
+  }
+  CHAPTER_RETURN_IF_ERROR(it->status());
+  return std::vector<RecordKey>(found.begin(), found.end());
+}
+
+// An entry that cannot be read is known by its key alone, and stops nothing.
 absl::Status Replica::ForgetRefusedOf(Transaction& transaction, const RecordKey& key) {
   const std::string prefix(1, keys::kRefusedKind);
   const std::string wanted = EncodeKey(key);
   auto snapshot = engine_.NewSnapshot();
   auto it = snapshot->NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
   for (it->SeekToFirst(); it->Valid(); it->Next()) {
-    if (it->value().substr(0, wanted.size()) != wanted) continue;
+    bool of_it = it->value().substr(0, wanted.size()) == wanted;
+    // As with what waits at a hub: a record that is held follows what it holds.
+    if (const auto refused = DecodeRefused(it->value()); !of_it && refused.ok()) {
+      const std::vector<RecordKey> leaders = LeadersOf(*refused);
+      of_it = std::find(leaders.begin(), leaders.end(), key) != leaders.end() &&
+              transaction.Find(refused->key) == nullptr;
+    }
+    if (!of_it) continue;
     transaction.batch().Delete(Table::kMeta, it->key());
     transaction.LeaveResidue();
   }
@@ -735,7 +784,7 @@ void Replica::AnswerPusher(Transaction& transaction, const ApplyRequest& request
           to_come = true;
         }
       }
-      if (!to_come) {
+      if (!to_come || stored->meta.origin == peer.replica) {
         stored->meta.origin = {};
         transaction.Touch(outcome.key);
       }

@@ -76,6 +76,20 @@ FeedItem Replica::MakeItem(const RecordKey& key, const StoredRecord& stored,
   return item;
 }
 
+namespace {
+
+// Of a record's row of keys::Reset, as Get answered: whether it was refused by this hub in this
+// epoch, whose state of it is still to come.
+absl::StatusOr<bool> WaitsForState(const absl::StatusOr<std::string>& reset,
+                                   const PeerIdentity& hub) {
+  if (absl::IsNotFound(reset.status())) return false;
+  CHAPTER_RETURN_IF_ERROR(reset.status());
+  CHAPTER_ASSIGN_OR_RETURN(const ResetValue value, DecodeReset(*reset));
+  return value.hub == hub.node && value.epoch == hub.epoch;
+}
+
+}  // namespace
+
 absl::StatusOr<FeedPage> Replica::ReadFeed(const FeedRequest& request) {
   FeedPage page;
   page.last = request.after;
@@ -161,13 +175,8 @@ absl::StatusOr<FeedPage> Replica::ReadFeed(const FeedRequest& request) {
       const bool anew = sequence <= request.anew || request.since < request.anew;
       bool refused = false;
       if (any_refused) {
-        auto reset = snapshot->Get(Table::kMeta, keys::Reset(key));
-        if (reset.ok()) {
-          CHAPTER_ASSIGN_OR_RETURN(const ResetValue value, DecodeReset(*reset));
-          refused = value.hub == request.peer.node && value.epoch == request.peer.epoch;
-        } else if (!absl::IsNotFound(reset.status())) {
-          return reset.status();
-        }
+        CHAPTER_ASSIGN_OR_RETURN(
+            refused, WaitsForState(snapshot->Get(Table::kMeta, keys::Reset(key)), request.peer));
       }
       if ((stored.meta.origin == request.peer.replica && !(anew && options_.hub)) || refused) {
         ++page.skipped;
@@ -211,7 +220,14 @@ absl::StatusOr<RecordsPage> Replica::ReadRecords(const RecordsRequest& request) 
                     .update = {},
                     .seen = {},
                     .own_high = {}};
-      if (absl::IsNotFound(bytes.status())) {
+      // What the hub has refused is not pushed again, also where it asks, before its state has
+      // come: an officer could approve it meanwhile.
+      bool refused = false;
+      if (!options_.hub) {
+        CHAPTER_ASSIGN_OR_RETURN(
+            refused, WaitsForState(engine_.Get(Table::kMeta, keys::Reset(key)), request.peer));
+      }
+      if (refused || absl::IsNotFound(bytes.status())) {
         page.items.push_back(std::move(left));
         continue;
       }

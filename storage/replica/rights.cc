@@ -204,6 +204,7 @@ Judgement Judge(const EntityRule& rule, const PeerIdentity& peer, const RecordKe
   if (news.erasure && !IsPlanted(Planted::kErasuresTaken)) {
     return waits("was erased, as this computer says");
   }
+  if (where.hostless) return waits("is not known here, and names no host and nothing it follows");
   if (judgement.vouched > 0 && !update.whole) return {Kind::kNeedsWhole, "", 0};
   if (of_headquarters) {
     return waits("has values of headquarters that headquarters has not got");

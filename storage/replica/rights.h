@@ -25,7 +25,10 @@ struct Whereabouts {
   bool let_go = false;
   bool not_a_host = false;     // it is for everybody, and the node's chapter is none of its hosts
   bool believes_host = false;  // by what the node says that it had seen, it was one
-  ReplicaId hub;               // the hub's present id: whatever that wrote the hub has
+  // Not known here, and of those that hosts write: it names none, nor what it follows. What is left
+  // of another's record may look so.
+  bool hostless = false;
+  ReplicaId hub;  // the hub's present id: whatever that wrote the hub has
 };
 
 // The chapter's scope among a node's; null where it has none.

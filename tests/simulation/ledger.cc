@@ -588,8 +588,20 @@ std::string Ledger::EndingAlone(const History& history, size_t number,
   return record->Live() || write.path.empty() ? "current" : "";
 }
 
+bool Ledger::GoneWithLeader(const std::string& name, const History& history,
+                            const PlainRecords& records) const {
+  const auto refused = refused_.find(name);
+  if (refused == refused_.end()) return false;
+  return std::any_of(refused->second.begin(), refused->second.end(), [&](size_t number) {
+    const PlainWrite& write = history.writes[number];
+    const auto leader = LeaderName(name, write.path, write.value);
+    const auto it = leader ? records.find(*leader) : records.end();
+    return it != records.end() && it->second.erased;
+  });
+}
+
 std::vector<Ledger::End> Ledger::Endings(const std::string& name, const History& history,
-                                         const PlainRecord* record) const {
+                                         const PlainRecord* record, bool gone_with_leader) const {
   const size_t count = history.writes.size();
   std::vector<End> ends(count);
   const auto among = [&](const Writes& writes, size_t number) {
@@ -609,6 +621,8 @@ std::vector<Ledger::End> Ledger::Endings(const std::string& name, const History&
     const auto id = excused_ids_.find(write.stamp ? write.stamp->replica : write.replica);
     if (listed) {
       end.how = "refused and shown";
+    } else if (gone_with_leader && among(refused_, number)) {
+      end.how = "erased";
     } else if (!write.excuse.empty()) {
       end.excuse = write.excuse;
     } else if (id != excused_ids_.end()) {
@@ -702,7 +716,7 @@ void Ledger::CheckAll(const PlainRecords& records) {
       const bool follower = name[0] == 'c' || name[0] == 'r';
       if (!ordered && !follower) fail_(absl::StrCat(name, " is erased and nobody erased it"));
     }
-    std::vector<End> ends = Endings(name, history, record);
+    std::vector<End> ends = Endings(name, history, record, GoneWithLeader(name, history, records));
     for (size_t number = 0; number < history.writes.size(); ++number) {
       const PlainWrite& write = history.writes[number];
       if (!write.acknowledged) continue;

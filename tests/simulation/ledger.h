@@ -218,8 +218,12 @@ class Ledger {
     bool there = false;  // in the record, by itself or by what replaced it
   };
   // By the writes' numbers. A write that replaced others stands for them only as it ended itself.
+  // Whether what was refused of the record would have had it follow what is erased now: with that
+  // it goes from lists.
+  bool GoneWithLeader(const std::string& name, const History& history,
+                      const PlainRecords& records) const;
   std::vector<End> Endings(const std::string& name, const History& history,
-                           const PlainRecord* record) const;
+                           const PlainRecord* record, bool gone_with_leader) const;
   // Whether an alarm over a write is one that the design allows.
   bool MayAlarm(const PlainWrite& write) const;
   // Whether what a settlement closed may be open once more, as it was stamped again.

@@ -45,13 +45,10 @@ std::optional<std::set<std::string>> Scopes(const std::string& name, const Plain
     case 'c':
     case 'r':
       for (const uint32_t field : {kLeader, kAbove}) {
-        if (name[0] == 'c' && field == kAbove) continue;
-        const PlainValue leader = record.Value(std::to_string(field));
-        if (!leader) continue;
-        const auto id = storage::RecordId::Parse(*leader);
-        if (!id.ok()) continue;
-        const uint32_t entity = name[0] == 'c' ? kMember : field == kLeader ? kEvent : kReply;
-        leaders.push_back(NameOf({{entity}, *id}));
+        const std::string path = std::to_string(field);
+        if (auto leader = LeaderName(name, path, record.Value(path))) {
+          leaders.push_back(*std::move(leader));
+        }
       }
       break;
     default:
@@ -186,6 +183,17 @@ std::string NameOf(const storage::RecordKey& key) {
 }
 
 std::string LeaderText(const std::string& name) { return KeyOf(name).id.ToString(); }
+
+std::optional<std::string> LeaderName(const std::string& follower, const std::string& path,
+                                      const PlainValue& value) {
+  const bool leader = path == std::to_string(kLeader);
+  const bool above = path == std::to_string(kAbove);
+  if (!value || !(leader || above) || (follower[0] != 'c' && follower[0] != 'r')) return {};
+  if (follower[0] == 'c' && above) return {};
+  const auto id = storage::RecordId::Parse(*value);
+  if (!id.ok()) return {};
+  return NameOf({{follower[0] == 'c' ? kMember : leader ? kEvent : kReply}, *id});
+}
 
 std::optional<std::set<std::string>> PlainScopes(const std::string& name, const PlainRecord& record,
                                                  FindRecord find, const void* context) {

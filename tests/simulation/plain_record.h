@@ -87,8 +87,11 @@ std::string ToText(const PlainValue& value);
 // "m7" and its key.
 storage::RecordKey KeyOf(const std::string& name);
 std::string NameOf(const storage::RecordKey& key);
-// The text by which a follower names its leader, and back; none where it is none.
+// The text by which a follower names its leader, and back: of a field of `follower`; none where it
+// names none.
 std::string LeaderText(const std::string& name);
+std::optional<std::string> LeaderName(const std::string& follower, const std::string& path,
+                                      const PlainValue& value);
 
 // Where a record is by the rules of design: the names of its scopes. `find` gives
 // other records of the same replica, null where they are not there. Empty: nowhere

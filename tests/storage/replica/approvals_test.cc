@@ -505,6 +505,21 @@ TEST_F(AwaitingTest, WhatWasToldInAnEarlierSessionIsPushedAgain) {
   EXPECT_GT(End(), before);
 }
 
+TEST_F(AwaitingTest, WhatWasRejectedIsNotPushedAlsoWhereTheHubAsks) {
+  const Sequence first = Put("a");
+  const RecordsRequest asked{.peer = hub_, .keys = {Key(1)}, .asked = true, .bytes_max = 1 << 20};
+  ASSERT_EQ(node_->ReadRecords(asked)->items.front().kind, FeedItem::Kind::kChange);
+  Stored(first, {{Key(1), first, Reason::kRejected, "headquarters has rejected it"}});
+  const auto page = node_->ReadRecords(asked);
+  ASSERT_TRUE(page.ok());
+  EXPECT_EQ(page->items.front().kind, FeedItem::Kind::kLeft);
+  EXPECT_TRUE(page->items.front().seen.empty());
+  // Of another hub it is not known.
+  RecordsRequest other = asked;
+  other.peer.node.bytes[0] = 2;
+  EXPECT_EQ(node_->ReadRecords(other)->items.front().kind, FeedItem::Kind::kChange);
+}
+
 TEST_F(AwaitingTest, WithTheHubsErasureNothingWaits) {
   Put("a");
   ASSERT_TRUE(

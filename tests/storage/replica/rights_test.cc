@@ -329,6 +329,14 @@ TEST_F(RightsTest, ARecordThatTheHubHasNotGotIsTaken) {
   EXPECT_EQ(JudgedKind(), Kind::kTake);
 }
 
+TEST_F(RightsTest, OneThatNamesNoHostWhereHostsWriteWaits) {
+  mine_ = {};
+  update_.state = {};
+  Put(update_.state, Make(kName, 11, kOwn, "Gala"));
+  where_.hostless = true;
+  EXPECT_EQ(JudgedKind(), Kind::kWaits);
+}
+
 TEST_F(RightsTest, TheSameNewsHasTheSameDigestWhateverTheHubHearsMeanwhile) {
   Put(update_.state, Make(kDegree, 11, kOther, "Dott."));
   const std::string digest = NewsDigest(update_, mine_);
