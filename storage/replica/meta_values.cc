@@ -91,26 +91,16 @@ AcknowledgedValue DecodeAcknowledged(std::string_view bytes) {
   return in.ok() ? value : AcknowledgedValue{};
 }
 
-absl::StatusOr<HybridTime> HighestAcknowledged(const Snapshot& snapshot) {
+absl::StatusOr<HybridTime> HighestAcknowledged(const Snapshot& snapshot,
+                                               std::optional<ReplicaId> besides) {
   HybridTime highest;
   auto it = snapshot.NewIterator(Table::kMeta, "a", "b");
   for (it->SeekToFirst(); it->Valid(); it->Next()) {
+    if (besides && it->key() == keys::Acknowledged(*besides)) continue;
     highest = std::max(highest, DecodeAcknowledged(it->value()).own_high);
   }
   CHAPTER_RETURN_IF_ERROR(it->status());
   return highest;
-}
-
-absl::StatusOr<std::vector<AcknowledgedValue>> AcknowledgedElsewhere(const Snapshot& snapshot,
-                                                                     ReplicaId hub) {
-  std::vector<AcknowledgedValue> out;
-  auto it = snapshot.NewIterator(Table::kMeta, "a", "b");
-  for (it->SeekToFirst(); it->Valid(); it->Next()) {
-    const ReplicaId other{Reader(it->key().substr(1)).BigEndian64()};
-    if (!SameLineage(other, hub)) out.push_back(DecodeAcknowledged(it->value()));
-  }
-  CHAPTER_RETURN_IF_ERROR(it->status());
-  return out;
 }
 
 absl::StatusOr<HybridTime> HighestElsewhere(const Snapshot& snapshot, ReplicaId besides) {

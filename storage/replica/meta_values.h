@@ -35,11 +35,9 @@ struct AcknowledgedValue {
 };
 std::string Encode(const AcknowledgedValue& value);
 AcknowledgedValue DecodeAcknowledged(std::string_view bytes);
-// The highest own clock that any hub has acknowledged.
-absl::StatusOr<HybridTime> HighestAcknowledged(const Snapshot& snapshot);
-// What hubs have acknowledged besides `hub`, and besides what it was before it went back.
-absl::StatusOr<std::vector<AcknowledgedValue>> AcknowledgedElsewhere(const Snapshot& snapshot,
-                                                                     ReplicaId hub);
+// The highest own clock that any hub but `besides` has acknowledged.
+absl::StatusOr<HybridTime> HighestAcknowledged(const Snapshot& snapshot,
+                                               std::optional<ReplicaId> besides);
 // Or that any hub but `besides` may have: acknowledged, or told to it ahead of the wall clock.
 absl::StatusOr<HybridTime> HighestElsewhere(const Snapshot& snapshot, ReplicaId besides);
 

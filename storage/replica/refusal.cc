@@ -35,7 +35,6 @@ class Surgeon {
   TakenOut Run() {
     TakeValues();
     TakeConflicts();
-    TakeKnownElsewhere();
     FindGaps();
     if (hub_.update != nullptr || out_.gaps) ListOthersValues();
     if (out_.gaps) TakeUnknown();
@@ -82,26 +81,12 @@ class Surgeon {
       } else if (cell.learned > refusal_.sequence) {
         out_.later.state.cells.push_back(cell);
       } else {
-        Refuse(cell);
+        refused_.cells.push_back({cell.path, cell.value});
+        refused_.actor = cell.actor;
+        refused_.written_at = std::max(refused_.written_at, cell.version.time);
+        out_.ids.insert(cell.version.replica);
       }
     }
-  }
-  void Refuse(const Cell& cell) {
-    refused_.cells.push_back({cell.path, cell.value});
-    refused_.actor = cell.actor;
-    refused_.written_at = std::max(refused_.written_at, cell.version.time);
-    out_.ids.insert(cell.version.replica);
-  }
-
-  // Another hub has it, which tells it once more: here it would cover what was refused before it
-  // under the same id, and written again it would lose to what was written over it there.
-  void TakeKnownElsewhere() {
-    if (hub_.elsewhere == nullptr) return;
-    std::erase_if(out_.later.state.cells, [&](const Cell& cell) {
-      if (!out_.ids.contains(cell.version.replica) || !hub_.elsewhere(cell.version)) return false;
-      Refuse(cell);
-      return true;
-    });
   }
 
   void TakeConflicts() {
@@ -152,12 +137,6 @@ class Surgeon {
       if (!known || out_.later.state.cells.empty()) CountUnknown(entry);
       return !known;
     });
-    // Without what others wrote, at a hub that has not got it, later writes would make a record of
-    // their own, which nobody's rights are known of.
-    if (hub_.seen.empty() && !out_.others.empty()) {
-      for (const Cell& cell : out_.later.state.cells) Refuse(cell);
-      out_.later.state.cells.clear();
-    }
     // What has left stays until it is dropped. What the hub has not got at all goes, as all of it
     // is listed; where another hub has it, that one tells of it once more.
     if (!out_.later.state.cells.empty() || hub_.seen.empty()) {

@@ -5,7 +5,6 @@
 #ifndef CHAPTERSYNC_STORAGE_REPLICA_REFUSAL_H_
 #define CHAPTERSYNC_STORAGE_REPLICA_REFUSAL_H_
 
-#include <functional>
 #include <set>
 #include <vector>
 
@@ -30,8 +29,6 @@ struct OwnIds {
 struct HubsState {
   const RecordUpdate* update = nullptr;  // null: it has left, has no place, or is not there
   const Seen& seen;                      // empty: the hub has never had it, or does not say
-  // Whether another hub has acknowledged a write of this node. Null: none has.
-  std::function<bool(const Version&)> elsewhere = nullptr;
 };
 
 // A record in parts: what is listed as refused and leaves it, and the rest.
@@ -39,8 +36,7 @@ struct TakenOut {
   std::vector<RefusedWrite> listed;  // in the list's order, not numbered yet
   std::set<ReplicaId> ids;           // under which something that leaves was written
   std::vector<Cell> others;          // not this node's, or known to the hub
-  // What this node has written later than what was refused and no other hub has, and the conflict
-  // log that stays.
+  // What this node has written later than what was refused, and the conflict log that stays.
   RecordUpdate later;
   // What stays shows less than the record had seen.
   bool gaps = false;

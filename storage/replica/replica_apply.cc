@@ -382,7 +382,10 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
       transaction.batch().Delete(Table::kMeta, keys::Leaving(key));
       called_off = decoded->hub != peer.node;
     }
-    if (*reset) {
+    // Of a record that was let go since, nothing is to be taken out.
+    if (*reset && held == nullptr) {
+      transaction.batch().Delete(Table::kMeta, keys::Reset(key));
+    } else if (*reset) {
       TakeOutRefused(transaction, key, peer, **reset, &*update, update->state.seen);
       return outcome;
     }
@@ -422,16 +425,11 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
   const bool named_anew = peer.hub && options_.hub && held != nullptr &&
                           !options_.entities.contains(key.entity) &&
                           held->meta.named != update->named_scopes;
-  // Written under an id that two computers had, and not the last of it: whoever has seen that
-  // last one, also the other of the two, would count as having it.
-  const bool seen_here_and_lost =
-      std::any_of(merged.record.cells.begin(), merged.record.cells.end(), [&](const Cell& cell) {
-        if (!mine.seen.Covers(cell.version)) return false;
-        const Cell* stood = mine.Find(cell.path);
-        return stood == nullptr || stood->version != cell.version;
-      });
-  const bool changed = !Contains(mine, update->state) || !merged.damage.empty() ||
-                       held == nullptr || named_anew || seen_here_and_lost;
+  const bool seen_here_and_lost = SeenAndLost(mine, merged.record);
+  // The same damage met again changes nothing.
+  const bool damaged = !merged.damage.empty() && !Contains(mine, merged.record);
+  const bool changed = !Contains(mine, update->state) || damaged || held == nullptr || named_anew ||
+                       seen_here_and_lost;
   if (options_.hub) outcome.answer = !equals_sent;
   // The hub has all that is here, and nothing of it goes there again.
   if (!options_.hub && equals_sent && !called_off) {
@@ -518,18 +516,7 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
     return transaction.Touch(key);
   }
   const OwnIds ids{{identity_.own.begin(), identity_.own.end()}, identity_.replica};
-  const auto elsewhere = AcknowledgedElsewhere(*engine_.NewSnapshot(), hub.replica);
-  transaction.Note(elsewhere.status());
-  if (!elsewhere.ok()) return;
-  const auto known_elsewhere = [&own = identity_.own, &elsewhere](const Version& version) {
-    return std::any_of(elsewhere->begin(), elsewhere->end(), [&](const AcknowledgedValue& other) {
-      if (version.time > other.own_high) return false;
-      // Acknowledged under an earlier id, it was another write.
-      return std::find(own.begin(), own.end(), other.as) >=
-             std::find(own.begin(), own.end(), version.replica);
-    });
-  };
-  TakenOut parts = TakeOut(key, held->record, refusal, ids, {hub_state, hub_seen, known_elsewhere});
+  TakenOut parts = TakeOut(key, held->record, refusal, ids, {hub_state, hub_seen});
   if (parts.gaps && hub_seen.empty()) {
     transaction.batch().Put(Table::kMeta, keys::kCursorsVoid, "");
   } else if (parts.gaps) {
@@ -548,7 +535,7 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
     if (hub_state != nullptr) between.KeepOrder(hub_state->state, old);
     ChangeIdentity(between);
   }
-  StampLater(transaction, key, parts);
+  StampLater(transaction, key, hub, parts);
   if (hub_state == nullptr || !hub_state->state.erased) {
     for (RefusedWrite& write : parts.listed) PutRefused(transaction, std::move(write));
   }
@@ -576,13 +563,17 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
 }
 
 // What this node has written since, under an id of which something was refused, is written again
-// under the present one.
-void Replica::StampLater(Transaction& transaction, const RecordKey& key, TakenOut& parts) {
+// under the present one; but not what another hub has acknowledged.
+void Replica::StampLater(Transaction& transaction, const RecordKey& key, const PeerIdentity& hub,
+                         TakenOut& parts) {
+  const auto acknowledged = HighestAcknowledged(*engine_.NewSnapshot(), hub.replica);
+  transaction.Note(acknowledged.status());
+  const HybridTime known_elsewhere = acknowledged.value_or(HybridTime{});
   Record& later = parts.later.state;
   std::map<Version, Version> renamed;
   for (const Cell& cell : later.cells) {
     const Version& version = cell.version;
-    if (!parts.ids.contains(version.replica)) continue;
+    if (!parts.ids.contains(version.replica) || version.time <= known_elsewhere) continue;
     const auto [it, fresh] = renamed.try_emplace(version);
     if (!fresh) continue;
     HybridTime time = version.time;
@@ -634,9 +625,11 @@ absl::StatusOr<std::vector<RecordKey>> Replica::ListedNotHeld() const {
   std::set<RecordKey> found;
   auto it = snapshot->NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
   for (it->SeekToFirst(); it->Valid() && found.size() < kListedAskedMax; it->Next()) {
-    CHAPTER_ASSIGN_OR_RETURN(const RefusedWrite refused, DecodeRefused(it->value()));
-    std::vector<RecordKey> keys = LeadersOf(refused);
-    keys.push_back(refused.key);
+    // As where they are forgotten, one that cannot be read stops nothing.
+    const auto refused = DecodeRefused(it->value());
+    if (!refused.ok()) continue;
+    std::vector<RecordKey> keys = LeadersOf(*refused);
+    keys.push_back(refused->key);
     for (const RecordKey& key : keys) {
       const auto held = snapshot->Get(Table::kRecord, EncodeKey(key));
       if (absl::IsNotFound(held.status())) {

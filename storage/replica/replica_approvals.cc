@@ -229,6 +229,7 @@ absl::StatusOr<Approval> Replica::Approve(uint64_t number) {
     const bool existed = held != nullptr;
     MergeResult merged =
         Merge(mine, update, {Writer(), std::max(clock_.last(), HybridTime::FromWall(WallMs()))});
+    const bool seen_here_and_lost = SeenAndLost(mine, merged.record);
     if (const std::string over = OverLimit(merged.record); !over.empty()) {
       return absl::FailedPreconditionError(
           absl::StrCat("record ", key.id.ToString(), " would have ", over, "; reject it"));
@@ -240,6 +241,7 @@ absl::StatusOr<Approval> Replica::Approve(uint64_t number) {
       StoredRecord& stored = transaction.Make(key);
       stored.record = std::move(merged.record);
       stored.meta.origin = {};
+      if (existed && seen_here_and_lost) transaction.TellWhole(key);
       if (!existed) stored.meta.maker = found.second.chapter;
       clock_.Observe(stored.record.seen.Highest());
       transaction.Touch(key);

@@ -244,6 +244,14 @@ void AddNews(const RecordUpdate& update, const Record& mine, ApprovalNews& out) 
   out.settlements = news.settlements.size();
 }
 
+bool SeenAndLost(const Record& mine, const Record& merged) {
+  return std::any_of(merged.cells.begin(), merged.cells.end(), [&](const Cell& cell) {
+    if (!mine.seen.Covers(cell.version)) return false;
+    const Cell* stood = mine.Find(cell.path);
+    return stood == nullptr || stood->version != cell.version;
+  });
+}
+
 std::string NewsDigest(const RecordUpdate& update, const Record& mine) {
   const News news = FindNews(update, mine);
   std::string text(news.erasure ? "erased" : "");

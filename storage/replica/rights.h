@@ -63,6 +63,11 @@ void AddNews(const RecordUpdate& update, const Record& mine, ApprovalNews& out);
 // where the hub has heard other things of the record meanwhile.
 std::string NewsDigest(const RecordUpdate& update, const Record& mine);
 
+// Whether `merged` has a value that `mine` has seen and does not hold: written under an id that two
+// computers had, or that one had before and after it went back, and not the last of it. Whoever has
+// seen that last one, also the other of the two, would count as having it.
+bool SeenAndLost(const Record& mine, const Record& merged);
+
 }  // namespace chaptersync::storage
 
 #endif  // CHAPTERSYNC_STORAGE_REPLICA_RIGHTS_H_

@@ -302,6 +302,11 @@ void Federation::Start(size_t number) {
     rights_.Observe(number, record, now);
     held.insert(record);
   }
+  // Let go when the power failed.
+  for (const std::string& record : ledger_.LastBut(number, held)) {
+    ExcuseLetGo(number, record);
+    ledger_.ObserveGone(number, record);
+  }
   site.scopes.clear();
   site.left_ms.clear();
   NotePlaces(number, held);

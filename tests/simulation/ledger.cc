@@ -440,6 +440,16 @@ const PlainRecord* Ledger::Last(size_t site, const std::string& record) const {
   return last == memory->second.last.end() ? nullptr : &last->second;
 }
 
+std::vector<std::string> Ledger::LastBut(size_t site, const std::set<std::string>& held) const {
+  std::vector<std::string> out;
+  const auto memory = memory_.find(site);
+  if (memory == memory_.end()) return out;
+  for (const auto& [name, record] : memory->second.last) {
+    if (!held.contains(name)) out.push_back(name);
+  }
+  return out;
+}
+
 void Ledger::ObserveGone(size_t site, const std::string& record) {
   for (PlainWrite& write : histories_[record].writes) write.held_at &= ~Bit(site);
   SiteMemory& memory = memory_[site];

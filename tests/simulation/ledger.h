@@ -110,6 +110,8 @@ class Ledger {
   // A record as a replica has it now; or that it has let it go.
   void Observe(size_t site, const std::string& record, const PlainRecord& now);
   void ObserveGone(size_t site, const std::string& record);
+  // The records that were last seen at a site, but for `held`.
+  std::vector<std::string> LastBut(size_t site, const std::set<std::string>& held) const;
   // A record as it was last seen at a site; null where it was not.
   const PlainRecord* Last(size_t site, const std::string& record) const;
   // A site's list of refused writes is told anew, from its beginning.
@@ -217,11 +219,11 @@ class Ledger {
     std::string excuse;  // not empty: it may be
     bool there = false;  // in the record, by itself or by what replaced it
   };
-  // By the writes' numbers. A write that replaced others stands for them only as it ended itself.
   // Whether what was refused of the record would have had it follow what is erased now: with that
   // it goes from lists.
   bool GoneWithLeader(const std::string& name, const History& history,
                       const PlainRecords& records) const;
+  // By the writes' numbers. A write that replaced others stands for them only as it ended itself.
   std::vector<End> Endings(const std::string& name, const History& history,
                            const PlainRecord* record, bool gone_with_leader) const;
   // Whether an alarm over a write is one that the design allows.

@@ -169,29 +169,6 @@ TEST_F(RefusalTest, OfOthersAloneAllGoesToAHubThatLacksIt) {
   EXPECT_THAT(Values(WithoutState()), ElementsAre("another's")) << "headquarters does not want it";
 }
 
-TEST_F(RefusalTest, AtAHubThatNeverHadItLaterWritesAloneMakeNoRecord) {
-  Put(kName, 100, kOwn, "Anna");
-  Put(6, 120, kOwn, "later", 11);
-  EXPECT_THAT(Values(WithoutState().later.state.cells), ElementsAre("later")) << "all is its own";
-  Put(kPhone, 90, kOther, "another's");
-  const TakenOut parts = WithoutState();
-  EXPECT_THAT(parts.later.state.cells, IsEmpty());
-  EXPECT_THAT(Values(parts), ElementsAre("another's", "Anna", "later"));
-  EXPECT_TRUE(WithoutRefused(record_, parts, {}).cells.empty());
-}
-
-TEST_F(RefusalTest, ALaterWriteThatAnotherHubHasGoesAsWell) {
-  Put(kName, 100, kOwn, "refused");
-  Put(kPhone, 110, kOwn, "there", 11);
-  Put(6, 120, kOwn, "later", 12);
-  const TakenOut parts = TakeOut({kEntity, {}}, record_, refusal_, ids_,
-                                 {&hub_, hub_.state.seen, [](const Version& version) {
-                                    return version.time <= HybridTime{110};
-                                  }});
-  EXPECT_THAT(Values(parts), ElementsAre("refused", "there"));
-  EXPECT_THAT(Values(parts.later.state.cells), ElementsAre("later"));
-}
-
 TEST_F(RefusalTest, WhereItHasLeftWhatTheHubLacksIsListedAndStaysUntilItIsDropped) {
   Put(kName, 100, kOwn, "Anna");
   Put(kPhone, 900, kOther, "stands");
