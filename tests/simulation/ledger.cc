@@ -6,6 +6,7 @@
 #include "tests/simulation/ledger.h"
 
 #include <algorithm>
+#include <bit>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -285,8 +286,12 @@ void Ledger::Judge(const std::string& name, History& history, const PlainEntry& 
   if (!c.past.Has(*lost) && !l.past.Has(*current)) return;
   // What remains of a refused record may be all that a hub gets that has lost it, and then
   // claims to have seen what the refused writes had replaced.
-  const bool remains = hub_went_back_ && refused_.contains(name);
-  if (remains || MayAlarm(l) || MayAlarm(c)) {
+  const auto refused = refused_.find(name);
+  const bool remains = hub_went_back_ && refused != refused_.end();
+  // What one hub has refused, another, where it waited as well, can have taken since.
+  const bool elsewhere = std::popcount(hubs_) > 1 && refused != refused_.end() &&
+                         (refused->second.contains(*lost) || refused->second.contains(*current));
+  if (remains || elsewhere || MayAlarm(l) || MayAlarm(c)) {
     ++alarms_allowed_;
     return;
   }

@@ -648,6 +648,22 @@ TEST_F(LedgerTest, WhatAHubHadOfAnIdThatTwoUsedStandsForWhatItReplaced) {
   EXPECT_THAT(ledger_.losses_allowed(), ElementsAre(Pair("a clone", 3)));
 }
 
+TEST_F(LedgerTest, WhatOneHubHasRefusedMaySeemAConflictWhereAnotherTookIt) {
+  for (const bool second_hub : {false, true}) {
+    const std::string record = second_hub ? "m2" : "m1";
+    const uint64_t time = second_hub ? 20 : 10;
+    ledger_.AddHub(second_hub ? 5 : 0);
+    PlainRecord one;
+    Write(At(1), one, kName, "w1;", time, record);
+    ledger_.Refused(1, record, kName, "w1;");
+    const PlainCell first = one.cells[kName];
+    Write(At(1), one, kName, "w2;", time + 1, record);
+    one.log.push_back(Entry(kName, first, one.cells[kName]));
+    ledger_.Observe(0, record, one);
+  }
+  EXPECT_THAT(failures_, ElementsAre(HasSubstr("false alarm: m1")));
+}
+
 // What a computer that has gone back stamps again, or does not claim any more after a refusal,
 // may seem a conflict; what another does not claim may not.
 TEST_F(LedgerTest, WhatIsNotClaimedAnyMoreMaySeemAConflictWhereOneWentBack) {
