@@ -288,9 +288,14 @@ void Ledger::Judge(const std::string& name, History& history, const PlainEntry& 
   // claims to have seen what the refused writes had replaced.
   const auto refused = refused_.find(name);
   const bool remains = hub_went_back_ && refused != refused_.end();
-  // What one hub has refused, another, where it waited as well, can have taken since.
+  // What one hub has refused, another, where it waited as well, can have taken since, with what its
+  // author had replaced.
+  const auto by_them = [&](size_t number) {
+    const size_t site = history.writes[number].site;
+    return site == l.site || site == c.site;
+  };
   const bool elsewhere = std::popcount(hubs_) > 1 && refused != refused_.end() &&
-                         (refused->second.contains(*lost) || refused->second.contains(*current));
+                         std::any_of(refused->second.begin(), refused->second.end(), by_them);
   if (remains || elsewhere || MayAlarm(l) || MayAlarm(c)) {
     ++alarms_allowed_;
     return;
