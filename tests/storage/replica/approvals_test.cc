@@ -121,14 +121,17 @@ class ApprovalsTest : public testing::Test {
     return refused ? std::optional(refused->reason) : std::nullopt;
   }
 
+  absl::StatusOr<FeedPage> ItalysFeed() {
+    return hub_->ReadFeed({.peer = italy_,
+                           .scope = Scope::Chapter("italy"),
+                           .after = {},
+                           .since = {},
+                           .bytes_max = 1 << 20,
+                           .records_max = 10});
+  }
   // Whether Italy's feed has the record for it.
   bool FeedTells(const RecordKey& key) {
-    const auto page = hub_->ReadFeed({.peer = italy_,
-                                      .scope = Scope::Chapter("italy"),
-                                      .after = {},
-                                      .since = {},
-                                      .bytes_max = 1 << 20,
-                                      .records_max = 10});
+    const auto page = ItalysFeed();
     EXPECT_TRUE(page.ok()) << page.status();
     return page.ok() && std::any_of(page->items.begin(), page->items.end(), [&](const FeedItem& i) {
              return i.key == key && i.kind == FeedItem::Kind::kChange;
@@ -350,12 +353,7 @@ TEST_F(ApprovalsTest, WithAnErasureGoesWhatWaitsOfItAndOfWhatFollowsIt) {
   EXPECT_THAT(OnDisk(), Not(HasSubstr("w1-of-the-member")));
   EXPECT_THAT(OnDisk(), Not(HasSubstr("w2-of-it")));
   // Italy's feed tells of both.
-  const auto page = hub_->ReadFeed({.peer = italy_,
-                                    .scope = Scope::Chapter("italy"),
-                                    .after = {},
-                                    .since = {},
-                                    .bytes_max = 1 << 20,
-                                    .records_max = 10});
+  const auto page = ItalysFeed();
   ASSERT_TRUE(page.ok());
   EXPECT_THAT(page->items, SizeIs(2));
   // And what comes later is erased with it at once.
