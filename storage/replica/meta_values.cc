@@ -138,32 +138,59 @@ SessionsValue DecodeSessions(std::string_view bytes) {
   return in.ok() ? value : SessionsValue{};
 }
 
+void LeavingValue::Hear(const LeavingWord& word) {
+  LeavingWord heard = word;
+  if (const LeavingWord* before = Find(word.hub, word.epoch)) heard.seen.Unite(before->seen);
+  std::erase_if(words, [&](const LeavingWord& other) { return other.hub == word.hub; });
+  if (words.size() == kHubsMax) words.erase(words.begin());
+  words.push_back(std::move(heard));
+}
+
+const LeavingWord* LeavingValue::Find(const NodeId& hub, Epoch epoch) const {
+  const auto it = std::find_if(words.begin(), words.end(), [&](const LeavingWord& word) {
+    return word.hub == hub && word.epoch == epoch;
+  });
+  return it == words.end() ? nullptr : &*it;
+}
+
+void LeavingValue::NoteDrop(const NodeId& hub) {
+  std::erase(dropped_for, hub);
+  if (dropped_for.size() == kHubsMax) dropped_for.erase(dropped_for.begin());
+  dropped_for.push_back(hub);
+}
+
 std::string Encode(const LeavingValue& value) {
   std::string out;
-  AppendNode(value.hub, out);
-  AppendFixed64(value.epoch.value, out);
-  AppendVarint(value.seen.entries().size(), out);
-  for (const auto& [replica, time] : value.seen.entries()) {
-    AppendFixed64(replica.value, out);
-    AppendFixed64(time.ticks, out);
+  AppendVarint(value.words.size(), out);
+  for (const LeavingWord& word : value.words) {
+    AppendNode(word.hub, out);
+    AppendFixed64(word.epoch.value, out);
+    AppendVarint(word.seen.entries().size(), out);
+    for (const auto& [replica, time] : word.seen.entries()) {
+      AppendFixed64(replica.value, out);
+      AppendFixed64(time.ticks, out);
+    }
   }
-  AppendVarint(value.earlier.size(), out);
-  for (const NodeId& node : value.earlier) AppendNode(node, out);
+  AppendVarint(value.dropped_for.size(), out);
+  for (const NodeId& node : value.dropped_for) AppendNode(node, out);
   return out;
 }
 
 absl::StatusOr<LeavingValue> DecodeLeaving(std::string_view bytes) {
   Reader in(bytes);
   LeavingValue value;
-  value.hub = ReadNode(in);
-  value.epoch = {in.Fixed64()};
-  const size_t count = in.Count(kSeenMax, 16);
-  for (size_t i = 0; i < count; ++i) {
-    const ReplicaId replica{in.Fixed64()};
-    value.seen.Advance(replica, {in.Fixed64()});
+  const size_t words = in.Count(kHubsMax, 25);
+  for (size_t i = 0; i < words; ++i) {
+    LeavingWord word{.hub = ReadNode(in), .epoch = {in.Fixed64()}, .seen = {}};
+    const size_t count = in.Count(kSeenMax, 16);
+    for (size_t j = 0; j < count; ++j) {
+      const ReplicaId replica{in.Fixed64()};
+      word.seen.Advance(replica, {in.Fixed64()});
+    }
+    value.words.push_back(std::move(word));
   }
-  const size_t earlier = in.Count(kScopesMax, 16);
-  for (size_t i = 0; i < earlier; ++i) value.earlier.push_back(ReadNode(in));
+  const size_t dropped_for = in.Count(kHubsMax, 16);
+  for (size_t i = 0; i < dropped_for; ++i) value.dropped_for.push_back(ReadNode(in));
   if (!in.ok()) return absl::DataLossError("what is known of a dropped record cannot be read");
   return value;
 }

@@ -61,12 +61,22 @@ struct SessionsValue {
 std::string Encode(const SessionsValue& value);
 SessionsValue DecodeSessions(std::string_view bytes);
 
-// What a record had seen when it was dropped, or is to be; and for which hub.
-struct LeavingValue {
+// That a record has left, as a hub said.
+struct LeavingWord {
   NodeId hub;
   Epoch epoch;
-  Seen seen;
-  std::vector<NodeId> earlier;  // hubs for which it was dropped before
+  Seen seen;  // of the hub's state
+};
+// A record that is to be dropped, or was.
+struct LeavingValue {
+  std::vector<LeavingWord> words;   // one of each hub, the last kHubsMax
+  std::vector<NodeId> dropped_for;  // hubs, each once, the last kHubsMax
+
+  // Replaces what the hub said in another epoch.
+  void Hear(const LeavingWord& word);
+  // Null where the hub has said nothing in this epoch.
+  const LeavingWord* Find(const NodeId& hub, Epoch epoch) const;
+  void NoteDrop(const NodeId& hub);
 };
 std::string Encode(const LeavingValue& value);
 // DATA_LOSS where it cannot be read.

@@ -290,9 +290,14 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
       auto decoded = DecodeLeaving(*bytes);
       if (!decoded.ok()) return refuse(RefusedRecord::Reason::kMalformed, "damaged");
       dropped = *std::move(decoded);
-      auto epochs = transaction.Get(Table::kMeta, keys::HubEpochsOf(dropped.hub));
-      const Epoch now = epochs.ok() ? DecodeHubEpochs(*epochs).latest() : Epoch{};
-      if (now == dropped.epoch && !update->state.seen.CoversAll(dropped.seen) &&
+      // What a hub said in an epoch that is over counts no more.
+      const auto stands = [&](const LeavingWord& word) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+        const auto epochs = EpochsOf(word.hub);
+        transaction.Note(epochs.status());
+        return epochs.ok() && epochs->latest() == word.epoch &&
+               !update->state.seen.CoversAll(word.seen);
+      };
+      if (std::any_of(dropped.words.begin(), dropped.words.end(), stands) &&
           !IsPlanted(Planted::kTakenBackTooEarly)) {
         outcome.kind = Kind::kIgnored;
         return outcome;
@@ -380,7 +385,8 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
       const auto decoded = DecodeLeaving(*leaving);
       if (!decoded.ok()) return refuse(RefusedRecord::Reason::kMalformed, "damaged");
       transaction.batch().Delete(Table::kMeta, keys::Leaving(key));
-      called_off = decoded->hub != peer.node;
+      called_off = std::any_of(decoded->words.begin(), decoded->words.end(),
+                               [&](const LeavingWord& word) { return word.hub != peer.node; });
     }
     // Of a record that was let go since, nothing is to be taken out.
     if (*reset && held == nullptr) {
@@ -471,13 +477,13 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
   }
   if (take_back) {
     transaction.batch().Delete(Table::kMeta, keys::Dropped(key));
-    stored.meta.again = dropped.earlier;
-    stored.meta.again.push_back(dropped.hub);
+    stored.meta.again = dropped.dropped_for;
     // Taken back in a state that may lack writes of ours: never write under an id
     // whose writes others may have seen.
-    if (!stored.record.seen.CoversAll(dropped.seen) && !IsPlanted(Planted::kTakenBackTooEarly)) {
-      ChangeIdentity();
-    }
+    const bool lacks = std::any_of(
+        dropped.words.begin(), dropped.words.end(),
+        [&](const LeavingWord& word) { return !stored.record.seen.CoversAll(word.seen); });
+    if (lacks && !IsPlanted(Planted::kTakenBackTooEarly)) ChangeIdentity();
   }
   clock_.Observe(stored.record.seen.Highest());
   transaction.Touch(key);
@@ -695,11 +701,11 @@ absl::StatusOr<ApplyResult> Replica::Apply(const ApplyRequest& request) {
       const StoredRecord* held = transaction.Find(left.key);
       // Without anything seen the hub has never had it: nothing leaves.
       if (held == nullptr || held->record.erased || left.seen.empty() || left.unplaced) continue;
-      LeavingValue leaving{peer.node, peer.epoch, left.seen, {}};
+      LeavingValue leaving;
       if (auto bytes = transaction.Get(Table::kMeta, keys::Leaving(left.key)); bytes.ok()) {
-        CHAPTER_ASSIGN_OR_RETURN(const LeavingValue earlier, DecodeLeaving(*bytes));
-        leaving.seen.Unite(earlier.seen);
+        CHAPTER_ASSIGN_OR_RETURN(leaving, DecodeLeaving(*bytes));
       }
+      leaving.Hear({peer.node, peer.epoch, left.seen});
       transaction.batch().Put(Table::kMeta, keys::Leaving(left.key), Encode(leaving));
       leaving_[left.key] = Encode(leaving);
     }

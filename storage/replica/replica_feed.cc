@@ -418,37 +418,61 @@ absl::Status Replica::DropWhereDue(Transaction& transaction, const AcknowledgeRe
   // What was refused waits for the hub's state of the record, in which it is not.
   std::set<RecordKey> refused(request.push_again.begin(), request.push_again.end());
   for (const RefusedRecord& record : request.refused) refused.insert(record.key);
+  // Whether the hub has all that is here of a record, or what it did not take is listed.
+  const auto told = [&](const RecordKey& key, const StoredRecord& stored) -> absl::StatusOr<bool> {
+    if (stored.meta.latest > through && stored.meta.origin != hub.replica &&
+        !IsPlanted(Planted::kDropBeforeAcknowledgement)) {
+      return false;
+    }
+    if (refused.contains(key)) return false;
+    // What another hub refused this one has taken, or would say so.
+    if (const auto reset = transaction.Get(Table::kMeta, keys::Reset(key)); reset.ok()) {
+      CHAPTER_ASSIGN_OR_RETURN(const ResetValue noted, DecodeReset(*reset));
+      if (noted.hub == hub.node) return false;
+    }
+    return ended.contains(key) || !transaction.Get(Table::kMeta, keys::Waiting(key, hub.node)).ok();
+  };
+  // The same of all that a record follows, as far as it is here.
+  const auto leaders_told = [&](const RecordKey& key,
+                                const StoredRecord& stored) -> absl::StatusOr<bool> {
+    std::vector<RecordKey> leaders = LeadersOf(key, stored.record);
+    std::set<RecordKey> looked_at;
+    while (!leaders.empty()) {
+      const RecordKey leader = leaders.back();
+      leaders.pop_back();
+      if (!looked_at.insert(leader).second) continue;
+      const StoredRecord* held = transaction.Find(leader);
+      if (held == nullptr || held->record.erased) continue;
+      CHAPTER_ASSIGN_OR_RETURN(const bool hub_has_it, told(leader, *held));
+      if (!hub_has_it) return false;
+      for (const RecordKey& above : LeadersOf(leader, held->record)) leaders.push_back(above);
+    }
+    return true;
+  };
   uint64_t count = DecodeNumber(transaction.Get(Table::kMeta, keys::DropCount(hub.node)));
   const uint64_t before = count;
   for (const auto& [key, bytes] : leaving_) {
     // The engine's word counts: the record may have been sent again meanwhile.
     auto current = transaction.Get(Table::kMeta, keys::Leaving(key));
     if (!current.ok()) continue;
-    CHAPTER_ASSIGN_OR_RETURN(const LeavingValue leaving, DecodeLeaving(*current));
+    CHAPTER_ASSIGN_OR_RETURN(LeavingValue leaving, DecodeLeaving(*current));
     // What was held back is not acknowledged, wherever its place in the feed is.
     if (!hub.entities.contains(key.entity)) continue;
     // A new epoch of the hub has cancelled it.
-    if (leaving.hub != hub.node || leaving.epoch != hub.epoch) continue;
+    if (leaving.Find(hub.node, hub.epoch) == nullptr) continue;
     const StoredRecord* stored = transaction.Find(key);
     if (stored != nullptr && !stored->record.erased) {
-      if (stored->meta.latest > through && stored->meta.origin != hub.replica &&
-          !IsPlanted(Planted::kDropBeforeAcknowledgement)) {
-        continue;
+      CHAPTER_ASSIGN_OR_RETURN(const bool due, told(key, *stored));
+      if (!due) continue;
+      // With its leader it may be this chapter's at another hub, which has told of it once.
+      CHAPTER_ASSIGN_OR_RETURN(const bool left_everywhere, leaders_told(key, *stored));
+      if (!left_everywhere) {
+        CHAPTER_RETURN_IF_ERROR(VoidCursors(transaction.batch(), hub.replica));
       }
-      if (refused.contains(key)) continue;
-      // What another hub refused this one has taken, or would say so.
-      if (const auto reset = transaction.Get(Table::kMeta, keys::Reset(key)); reset.ok()) {
-        CHAPTER_ASSIGN_OR_RETURN(const ResetValue noted, DecodeReset(*reset));
-        if (noted.hub == hub.node) continue;
-      }
-      const bool waits = transaction.Get(Table::kMeta, keys::Waiting(key, hub.node)).ok();
-      if (waits && !ended.contains(key)) continue;
-      LeavingValue memory = leaving;
-      for (const NodeId& hub_before : stored->meta.again) {
-        if (hub_before != hub.node) memory.earlier.push_back(hub_before);
-      }
+      for (const NodeId& hub_before : stored->meta.again) leaving.NoteDrop(hub_before);
+      leaving.NoteDrop(hub.node);
       transaction.Remove(key);
-      transaction.batch().Put(Table::kMeta, keys::Dropped(key), Encode(memory));
+      transaction.batch().Put(Table::kMeta, keys::Dropped(key), Encode(leaving));
       std::string key_bytes = EncodeKey(key);
       transaction.batch().Put(Table::kMeta, keys::UnnotedDrop(hub.node, ++count), key_bytes);
       dropped.push_back({count, key});

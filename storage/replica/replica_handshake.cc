@@ -463,8 +463,16 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
       prefix = std::string(1, keys::kLeavingKind);
       it = snapshot->NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
       for (it->SeekToFirst(); it->Valid(); it->Next()) {
-        CHAPTER_ASSIGN_OR_RETURN(const LeavingValue leaving, DecodeLeaving(it->value()));
-        if (leaving.hub == hub.node) batch.Delete(Table::kMeta, it->key());
+        CHAPTER_ASSIGN_OR_RETURN(LeavingValue leaving, DecodeLeaving(it->value()));
+        if (std::erase_if(leaving.words, [&](const auto& word) { return word.hub == hub.node; }) ==
+            0) {
+          continue;
+        }
+        if (leaving.words.empty()) {
+          batch.Delete(Table::kMeta, it->key());
+        } else {
+          batch.Put(Table::kMeta, it->key(), Encode(leaving));
+        }
       }
       CHAPTER_RETURN_IF_ERROR(it->status());
       // And everything goes to it again, also what waited.

@@ -30,7 +30,7 @@ absl::StatusOr<bool> Replica::DroppedFor(const NodeId& hub, Epoch epoch) const {
   auto it = snapshot->NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
   for (it->SeekToFirst(); it->Valid(); it->Next()) {
     CHAPTER_ASSIGN_OR_RETURN(const LeavingValue value, DecodeLeaving(it->value()));
-    if (value.hub == hub && value.epoch == epoch) return true;
+    if (value.Find(hub, epoch) != nullptr) return true;
   }
   CHAPTER_RETURN_IF_ERROR(it->status());
   return false;
