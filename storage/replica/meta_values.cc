@@ -91,12 +91,23 @@ AcknowledgedValue DecodeAcknowledged(std::string_view bytes) {
   return in.ok() ? value : AcknowledgedValue{};
 }
 
-absl::StatusOr<HybridTime> HighestAcknowledged(const Snapshot& snapshot,
-                                               std::optional<ReplicaId> besides) {
+absl::StatusOr<std::vector<AcknowledgedValue>> AcknowledgedBesides(const Snapshot& snapshot,
+                                                                   ReplicaId besides) {
+  std::vector<AcknowledgedValue> others;
+  auto it = snapshot.NewIterator(Table::kMeta, "a", "b");
+  for (it->SeekToFirst(); it->Valid(); it->Next()) {
+    if (it->key() != keys::Acknowledged(besides)) {
+      others.push_back(DecodeAcknowledged(it->value()));
+    }
+  }
+  CHAPTER_RETURN_IF_ERROR(it->status());
+  return others;
+}
+
+absl::StatusOr<HybridTime> HighestAcknowledged(const Snapshot& snapshot) {
   HybridTime highest;
   auto it = snapshot.NewIterator(Table::kMeta, "a", "b");
   for (it->SeekToFirst(); it->Valid(); it->Next()) {
-    if (besides && it->key() == keys::Acknowledged(*besides)) continue;
     highest = std::max(highest, DecodeAcknowledged(it->value()).own_high);
   }
   CHAPTER_RETURN_IF_ERROR(it->status());

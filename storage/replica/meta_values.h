@@ -35,9 +35,11 @@ struct AcknowledgedValue {
 };
 std::string Encode(const AcknowledgedValue& value);
 AcknowledgedValue DecodeAcknowledged(std::string_view bytes);
-// The highest own clock that any hub but `besides` has acknowledged.
-absl::StatusOr<HybridTime> HighestAcknowledged(const Snapshot& snapshot,
-                                               std::optional<ReplicaId> besides);
+// How far all hubs but `besides` have.
+absl::StatusOr<std::vector<AcknowledgedValue>> AcknowledgedBesides(const Snapshot& snapshot,
+                                                                   ReplicaId besides);
+// The highest own clock that any hub has acknowledged.
+absl::StatusOr<HybridTime> HighestAcknowledged(const Snapshot& snapshot);
 // Or that any hub but `besides` may have: acknowledged, or told to it ahead of the wall clock.
 absl::StatusOr<HybridTime> HighestElsewhere(const Snapshot& snapshot, ReplicaId besides);
 

@@ -35,6 +35,7 @@ class Surgeon {
   TakenOut Run() {
     TakeValues();
     TakeConflicts();
+    TakeLaterElsewhere();
     FindGaps();
     if (hub_.update != nullptr || out_.gaps) ListOthersValues();
     if (out_.gaps) TakeUnknown();
@@ -109,6 +110,19 @@ class Surgeon {
         out_.later.state.conflicts.push_back(std::move(entry));
       }
     }
+  }
+
+  // What was written later under an id of which something leaves is written again under another id
+  // (StampLater). Not what another hub may have: the two would meet as two writes, and under its
+  // own id it would claim to have seen what was refused. It leaves as well; that hub tells of it.
+  void TakeLaterElsewhere() {
+    std::erase_if(out_.later.state.cells, [&](const Cell& cell) {
+      const bool leaves =
+          out_.ids.contains(cell.version.replica) && hub_.elsewhere.contains(cell.version);
+      if (leaves) ListOthers(cell.path, cell.value, cell.actor, cell.version.time);
+      out_.elsewhere |= leaves;
+      return leaves;
+    });
   }
 
   // A hub that has gone back does not know what others wrote any more, and this node cannot tell

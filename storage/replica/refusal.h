@@ -29,11 +29,14 @@ struct OwnIds {
 struct HubsState {
   const RecordUpdate* update = nullptr;  // null: it has left, has no place, or is not there
   const Seen& seen;                      // empty: the hub has never had it, or does not say
+  // Writes of this node that another hub may have.
+  std::set<Version> elsewhere = {};
 };
 
 // A record in parts: what is listed as refused and leaves it, and the rest.
 struct TakenOut {
   std::vector<RefusedWrite> listed;  // in the list's order, not numbered yet
+  bool elsewhere = false;            // with something that another hub may have
   std::set<ReplicaId> ids;           // under which something that leaves was written
   std::vector<Cell> others;          // not this node's, or known to the hub
   // What this node has written later than what was refused, and the conflict log that stays.

@@ -396,8 +396,8 @@ class Replica {
   void TakeOutRefused(Transaction& transaction, const RecordKey& key, const PeerIdentity& hub,
                       const RefusedRecord& refusal, const RecordUpdate* hub_state,
                       const Seen& hub_seen) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void StampLater(Transaction& transaction, const RecordKey& key, const PeerIdentity& hub,
-                  TakenOut& parts) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void StampLater(Transaction& transaction, const RecordKey& key, TakenOut& parts)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Takes what was refused of a record, and of what would follow it, off the list, as it was
   // erased.
   absl::Status ForgetRefusedOf(Transaction& transaction, const RecordKey& key)

@@ -522,10 +522,22 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
     return transaction.Touch(key);
   }
   const OwnIds ids{{identity_.own.begin(), identity_.own.end()}, identity_.replica};
-  TakenOut parts = TakeOut(key, held->record, refusal, ids, {hub_state, hub_seen});
+  const auto others = AcknowledgedBesides(*engine_.NewSnapshot(), hub.replica);
+  transaction.Note(others.status());
+  if (!others.ok()) return;
+  std::set<Version> elsewhere;
+  for (const Cell& cell : held->record.cells) {
+    if (!ids.Own(cell.version.replica)) continue;
+    const bool known = std::any_of(others->begin(), others->end(), [&](const auto& other) {
+      return cell.version.time <= other.own_high && cell.learned <= other.farthest;
+    });
+    if (known) elsewhere.insert(cell.version);
+  }
+  TakenOut parts =
+      TakeOut(key, held->record, refusal, ids, {hub_state, hub_seen, std::move(elsewhere)});
   if (parts.gaps && hub_seen.empty()) {
     transaction.batch().Put(Table::kMeta, keys::kCursorsVoid, "");
-  } else if (parts.gaps) {
+  } else if (parts.gaps || parts.elsewhere) {
     // Another hub may have what is taken out here, and has told it once.
     transaction.Note(VoidCursors(transaction.batch(), hub.replica));
   }
@@ -541,7 +553,7 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
     if (hub_state != nullptr) between.KeepOrder(hub_state->state, old);
     ChangeIdentity(between);
   }
-  StampLater(transaction, key, hub, parts);
+  StampLater(transaction, key, parts);
   if (hub_state == nullptr || !hub_state->state.erased) {
     for (RefusedWrite& write : parts.listed) PutRefused(transaction, std::move(write));
   }
@@ -569,17 +581,13 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
 }
 
 // What this node has written since, under an id of which something was refused, is written again
-// under the present one; but not what another hub has acknowledged.
-void Replica::StampLater(Transaction& transaction, const RecordKey& key, const PeerIdentity& hub,
-                         TakenOut& parts) {
-  const auto acknowledged = HighestAcknowledged(*engine_.NewSnapshot(), hub.replica);
-  transaction.Note(acknowledged.status());
-  const HybridTime known_elsewhere = acknowledged.value_or(HybridTime{});
+// under the present one.
+void Replica::StampLater(Transaction& transaction, const RecordKey& key, TakenOut& parts) {
   Record& later = parts.later.state;
   std::map<Version, Version> renamed;
   for (const Cell& cell : later.cells) {
     const Version& version = cell.version;
-    if (!parts.ids.contains(version.replica) || version.time <= known_elsewhere) continue;
+    if (!parts.ids.contains(version.replica)) continue;
     const auto [it, fresh] = renamed.try_emplace(version);
     if (!fresh) continue;
     HybridTime time = version.time;

@@ -379,7 +379,7 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
       told = std::max(told, DecodeAcknowledged(it->value()).farthest);
     }
     CHAPTER_RETURN_IF_ERROR(it->status());
-    CHAPTER_ASSIGN_OR_RETURN(const HybridTime own_high, HighestAcknowledged(*snapshot, {}));
+    CHAPTER_ASSIGN_OR_RETURN(const HybridTime own_high, HighestAcknowledged(*snapshot));
     const bool writes_not_ours =
         !options_.hub && welcome.highest_clock > own_high &&
         DecodeNumber(transaction.Get(Table::kMeta, keys::Stamp(welcome.highest_clock))) !=

@@ -97,7 +97,7 @@ absl::StatusOr<Replica::AheadLimits> Replica::LimitsOf(const Snapshot& snapshot,
                                                        HybridTime limit) const {
   // What a hub has acknowledged others may have seen, also what another hub was told and did not
   // answer; and under a new stamp it could show as a conflict: where waiting helps, it waits.
-  CHAPTER_ASSIGN_OR_RETURN(const HybridTime acknowledged, HighestAcknowledged(snapshot, {}));
+  CHAPTER_ASSIGN_OR_RETURN(const HybridTime acknowledged, HighestAcknowledged(snapshot));
   CHAPTER_ASSIGN_OR_RETURN(const HybridTime elsewhere, KnownElsewhere(snapshot, hub));
   HybridTime again_above = limit;
   if (acknowledged.wall_ms() <= limit.wall_ms() + kAcknowledgedAheadMsMax) {

@@ -59,8 +59,9 @@ class RefusalTest : public testing::Test {
   TakenOut WithState() const {
     return TakeOut({kEntity, {}}, record_, refusal_, ids_, {&hub_, hub_.state.seen});
   }
-  TakenOut WithoutState() const {
-    return TakeOut({kEntity, {}}, record_, refusal_, ids_, {nullptr, hub_.state.seen});
+  TakenOut WithoutState(std::set<Version> elsewhere = {}) const {
+    return TakeOut({kEntity, {}}, record_, refusal_, ids_,
+                   {nullptr, hub_.state.seen, std::move(elsewhere)});
   }
   static std::vector<std::string> Values(const TakenOut& parts) {
     std::vector<std::string> values;
@@ -105,6 +106,21 @@ TEST_F(RefusalTest, WhatTheHubHasOrOthersWroteOrCameLaterIsNotRefused) {
   // The hub has gone back, and lacks what others wrote: an officer is to see that.
   ASSERT_THAT(Values(parts), ElementsAre("another's"));
   EXPECT_THAT(parts.listed[0].reason, HasSubstr("refused what was written with it: not yours"));
+}
+
+TEST_F(RefusalTest, WhatCameLaterLeavesWhereAnotherHubMayHaveIt) {
+  // Under the id of what was refused: there it would claim to have seen that.
+  Put(kName, 100, kOwn, "refused");
+  Put(kPhone, 110, kOwn, "later, and known elsewhere", 11);
+  Put(5, 120, kOwn, "later", 12);
+  Put(6, 90, kOwnBefore, "known elsewhere, of another id", 13);
+  HubHas(1, kOther);
+  const TakenOut parts = WithoutState({{{110}, kOwn}, {{90}, kOwnBefore}});
+  EXPECT_THAT(Values(parts), ElementsAre("later, and known elsewhere", "refused"));
+  EXPECT_THAT(Values(parts.later.state.cells),
+              ElementsAre("later", "known elsewhere, of another id"));
+  EXPECT_TRUE(parts.elsewhere);
+  EXPECT_FALSE(WithoutState().elsewhere);
 }
 
 TEST_F(RefusalTest, AnOwnValueThatLostIsListedByItself) {
