@@ -211,6 +211,7 @@ void Session::On(const PeerAccepted& event) {
   if (!Check(event.accepted.status())) return;
   const storage::AcceptedPeer& accepted = *event.accepted;
   own_epoch_ = accepted.epoch;
+  welcomed_as_ = accepted.replica;
   anew_open_ = accepted.anew == storage::kToEndOfFeed;
   if (accepted.went_back) {
     notes_.push_back(absl::StrCat(

@@ -332,10 +332,8 @@ class Session {
   // Fits pages to the line: one of so many bytes was acknowledged after so long.
   void Adapt(size_t bytes, uint64_t elapsed_ms);
   size_t window_bytes() const;
-  // An initiator's replica id as Hello named it.
-  storage::ReplicaId told_as() const {
-    return config_.initiator ? hello_.replica : storage::ReplicaId{};
-  }
+  // This replica's id as the peer was told.
+  storage::ReplicaId told_as() const { return config_.initiator ? hello_.replica : welcomed_as_; }
   void SendItems(const std::vector<storage::FeedItem>& items);
   void SendStored();
   void SendDropped(const std::vector<storage::DroppedRecord>& dropped);
@@ -356,8 +354,9 @@ class Session {
 
   storage::PeerIdentity peer_;
   storage::HelloFacts hello_;
-  storage::Epoch own_epoch_;   // as told to the peer; 0: not yet
-  uint64_t reached_told_ = 0;  // positions in hubs' feeds that the peer was told
+  storage::Epoch own_epoch_;        // as told to the peer; 0: not yet
+  storage::ReplicaId welcomed_as_;  // an acceptor's id in Welcome; 0: not yet
+  uint64_t reached_told_ = 0;       // positions in hubs' feeds that the peer was told
   std::string federation_;
   uint64_t hub_ahead_max_ms_ = 0;  // how far ahead the hub takes stamps
   std::vector<Outbound> outbound_;

@@ -268,8 +268,8 @@ struct InboundLeft {
 
 struct ApplyRequest {
   PeerIdentity peer;
-  // An initiator's id when the session began: under another one nothing is taken. 0: not
-  // looked at.
+  // This replica's id when the session began: under another one nothing is taken. 0: not looked
+  // at.
   ReplicaId told_as;
   std::vector<InboundRecord> records;
   std::vector<InboundLeft> left;

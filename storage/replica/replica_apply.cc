@@ -684,7 +684,8 @@ absl::StatusOr<ApplyResult> Replica::Apply(const ApplyRequest& request) {
   const PeerIdentity& peer = request.peer;
   {
     absl::MutexLock lock(&mutex_);
-    // A hub has found out meanwhile that it went back: to the peer, what it lost is its own.
+    // A hub has found out meanwhile that it went back: to a peer hub, what it lost is its own; and
+    // what a node pushes in the name that it had must not pass for another's.
     if (request.told_as != ReplicaId{} && request.told_as != identity_.replica) {
       result.identity_changed = true;
       return result;

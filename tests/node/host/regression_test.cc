@@ -813,6 +813,22 @@ TEST_F(RegressionTest, ANewEpochEndsTheSessionsOfTheOldOne) {
   }
 }
 
+TEST_F(RegressionTest, WhatIsPushedInASessionOfTheOldEpochIsNotTaken) {
+  // In the name that the hub had until then a node could have written what it liked, until the next
+  // tick ended the session.
+  ASSERT_TRUE(italy.Put(kNote1, {{kChapterField, "italy"}}).ok());
+  Loopback loopback(*italy.replica, TestConfig(italy, true), *hq.replica, TestConfig(hq, false),
+                    {Scope::Global(), Scope::Chapter("italy")});
+  while (!loopback.acceptor().ready()) ASSERT_TRUE(loopback.Step());
+  storage::HelloFacts hello = *toronto.replica->SayHello(1);
+  hello.past_epochs = {hq.replica->epoch()};
+  ASSERT_TRUE(hq.replica->AcceptPeer(Peer(toronto), hello)->went_back);
+  EXPECT_TRUE(absl::IsAborted(loopback.Run()));
+  EXPECT_FALSE(hq.Has(kNote1));
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  EXPECT_TRUE(hq.Has(kNote1));
+}
+
 TEST_F(RegressionTest, APositionIsToldInBothDirectionsAndOnceASession) {
   Site hq2{"hq2", true, 9};
   ASSERT_TRUE(hq2.Put(kNote1, {{kChapterField, "italy"}}).ok());
