@@ -289,10 +289,11 @@ void Ledger::Judge(const std::string& name, History& history, const PlainEntry& 
   const auto refused = refused_.find(name);
   const bool remains = hub_went_back_ && refused != refused_.end();
   // What one hub has refused, another, where it waited as well, can have taken since, with what its
-  // author had replaced.
+  // author had replaced. It is one of the two, or one of them had seen it.
   const auto by_them = [&](size_t number) {
     const size_t site = history.writes[number].site;
-    return site == l.site || site == c.site;
+    return (site == l.site || site == c.site) &&
+           (number == *lost || number == *current || l.past.Has(number) || c.past.Has(number));
   };
   const bool elsewhere = std::popcount(hubs_) > 1 && refused != refused_.end() &&
                          std::any_of(refused->second.begin(), refused->second.end(), by_them);

@@ -662,6 +662,18 @@ TEST_F(LedgerTest, WhatOneHubHasRefusedMaySeemAConflictWhereAnotherTookIt) {
     ledger_.Observe(0, record, one);
   }
   EXPECT_THAT(failures_, ElementsAre(HasSubstr("false alarm: m1")));
+  // Not where neither of the two had seen what was refused.
+  failures_.clear();
+  PlainRecord one;
+  Write(At(1), one, kName, "w3;", 30, "m3");
+  const PlainCell first = one.cells[kName];
+  Write(At(1), one, kName, "w4;", 31, "m3");
+  PlainRecord alarmed = one;
+  alarmed.log.push_back(Entry(kName, first, one.cells[kName]));
+  Write(At(1), one, kName, "w5;", 32, "m3");
+  ledger_.Refused(1, "m3", kName, "w5;");
+  ledger_.Observe(0, "m3", alarmed);
+  EXPECT_THAT(failures_, ElementsAre(HasSubstr("false alarm: m3")));
 }
 
 // What a computer that has gone back stamps again, or does not claim any more after a refusal,
