@@ -336,7 +336,7 @@ void Session::On(const HubJoined& event) {
   state_ = State::kReady;
   SendDropped(joined.dropped);
   AskWhole(joined.ask_whole, /*refusals_noted=*/true);
-  AskWhole(joined.ask_erased, /*refusals_noted=*/false);
+  AskErased();
   if (refusals_to_come_ > 0) return;
   // What the hub has acknowledged by its cursor may be what a drop has waited for.
   busy_ = Busy::kAcknowledging;
@@ -724,6 +724,16 @@ void Session::SendDropped(const std::vector<storage::DroppedRecord>& dropped) {
   }
 }
 
+void Session::AskErased() {
+  if (config_.hub) return;
+  erased_asked_ms_ = now_ms_;
+  effects_.push_back(FindListed{});
+}
+
+void Session::On(const ListedFound& event) {
+  if (Check(event.keys.status())) AskWhole(*event.keys, /*refusals_noted=*/false);
+}
+
 void Session::AskWhole(const std::vector<RecordKey>& keys, bool refusals_noted) {
   counts_.whole_asked += keys.size();
   for (size_t i = 0; i < keys.size(); i += kWholeMax) {
@@ -1070,6 +1080,9 @@ void Session::On(const Tick& event) {
   if (event.shared) {
     return End(absl::AbortedError("another computer has used this replica id"), true);
   }
+  const bool asked_lately =
+      now_ms_ >= erased_asked_ms_ && now_ms_ - erased_asked_ms_ < kErasedAskedEveryMs;
+  if (!asked_lately) AskErased();
   if (now_ms_ >= last_pulse_ms_ && now_ms_ - last_pulse_ms_ < kPulseEveryMs) return;
   last_pulse_ms_ = now_ms_;
   if (config_.hub) {

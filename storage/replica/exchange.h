@@ -190,12 +190,9 @@ struct JoinedHub {
   // The identity changed: begin the session anew under it.
   bool restart = false;
   std::string restart_reason;
-  Sequence start;                    // push the feed of all from here
-  Sequence anew;                     // as in AcceptedPeer: the hub may lack any cell
-  std::vector<RecordKey> ask_whole;  // refused records whose hub state is still to come
-  // Not held here, and of refused writes that are listed here: they may have been erased, which no
-  // feed tells who never held them. At most kListedAskedMax.
-  std::vector<RecordKey> ask_erased;
+  Sequence start;                      // push the feed of all from here
+  Sequence anew;                       // as in AcceptedPeer: the hub may lack any cell
+  std::vector<RecordKey> ask_whole;    // refused records whose hub state is still to come
   std::vector<DroppedRecord> dropped;  // drops that the hub has not noted
 };
 

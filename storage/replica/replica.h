@@ -221,6 +221,10 @@ class Replica {
   absl::StatusOr<uint64_t> CountOpenConflicts() const;
 
   // Refused writes with numbers above `after`.
+  // The records of listed writes, and those that they would follow, as far as they are not held
+  // here: they may have been erased, which no feed tells who does not hold them. At most
+  // kListedAskedMax.
+  absl::StatusOr<std::vector<RecordKey>> ListedNotHeld() const;
   absl::StatusOr<std::vector<RefusedWrite>> ListRefused(uint64_t after, size_t count) const;
   // NOT_FOUND where there is none of this number.
   absl::StatusOr<RefusedWrite> GetRefused(uint64_t number) const;
@@ -402,8 +406,6 @@ class Replica {
   // erased.
   absl::Status ForgetRefusedOf(Transaction& transaction, const RecordKey& key)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // For JoinedHub::ask_erased.
-  absl::StatusOr<std::vector<RecordKey>> ListedNotHeld() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   // The records that a refused write would make its record follow.
   std::vector<RecordKey> LeadersOf(const RefusedWrite& refused) const;
   absl::Status EndWaiting(Transaction& transaction, const AcknowledgeRequest& request,

@@ -556,9 +556,6 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
       }
     }
     CHAPTER_RETURN_IF_ERROR(it->status());
-    if (!options_.hub) {
-      CHAPTER_ASSIGN_OR_RETURN(joined.ask_erased, ListedNotHeld());
-    }
 
     CHAPTER_RETURN_IF_ERROR(transaction.Place());
     batch.Put(Table::kMeta, keys::kIdentity, EncodeIdentity());

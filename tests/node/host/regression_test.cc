@@ -991,6 +991,27 @@ TEST_F(RegressionTest, AnErasureEmptiesTheListOfRefusedWritesOfADroppedRecord) {
   EXPECT_EQ(italy.replica->ListRefused(0, 10)->size(), 0u);
 }
 
+TEST_F(RegressionTest, AnErasureEmptiesThatListAlsoInASessionThatGoesOn) {
+  // A session may last for months.
+  ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "italy"}}).ok());
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "toronto"}}).ok());
+  ASSERT_TRUE(italy.Put(kNote1, {{kHqField, "x"}, {kTextField, "personal"}}).ok());
+  ASSERT_TRUE(Sync(italy, hq).ok());
+  ASSERT_FALSE(italy.Has(kNote1));
+  Loopback loopback(*italy.replica, TestConfig(italy, true), *hq.replica, TestConfig(hq, false),
+                    ScopesOf(italy));
+  ASSERT_TRUE(loopback.Run().ok());
+  ASSERT_TRUE(hq.Do(LocalWrite::Kind::kErase, kNote1).ok());
+  ASSERT_EQ(italy.replica->ListRefused(0, 10)->size(), 1u);
+  for (int i = 0; i < 61; ++i) {
+    for (Site* site : {&italy, &hq}) site->environment.now_ms += 60'000;
+    loopback.Tick();
+    ASSERT_TRUE(loopback.Run().ok());
+  }
+  EXPECT_EQ(italy.replica->ListRefused(0, 10)->size(), 0u);
+}
+
 TEST_F(RegressionTest, WhatWasUnplacedForAWhileLeavesItsOldHolders) {
   // What was unplaced for a while, and then placed elsewhere, never left its old holders.
   Site rome{"italy", false, 7};
