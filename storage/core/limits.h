@@ -62,7 +62,7 @@ inline constexpr uint64_t kHubClocksApartMsMax = 60'000;
 // An own stamp further ahead of the corrected wall clock, in milliseconds, is noted before a hub
 // is told of it.
 inline constexpr uint64_t kToldAheadMsMin = 1000;
-// Hubs of which a hub tells.
+// Hubs of which a hub tells, and whose word a node remembers on one record that has left.
 inline constexpr size_t kHubsMax = 64;
 // Positions in hubs' feeds: those that a hub remembers of what peers have named, the last
 // ones; those that it takes from one peer's Hello, and tells in one heartbeat.

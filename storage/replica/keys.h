@@ -90,7 +90,8 @@ inline std::string Cursor(ReplicaId peer, bool peer_is_hub, const Scope& scope) 
   return ById(peer_is_hub ? kHubCursorKind : kNodeCursorKind, peer) + scope.name;
 }
 // How far a hub has come in this replica's feed.
-inline std::string Acknowledged(ReplicaId hub) { return ById('a', hub); }
+inline constexpr char kAcknowledgedKind = 'a';
+inline std::string Acknowledged(ReplicaId hub) { return ById(kAcknowledgedKind, hub); }
 // At a hub: the highest clock known of a replica id, and its hash.
 inline std::string Highest(ReplicaId writer) { return ById('h', writer); }
 // The epochs known of a hub.

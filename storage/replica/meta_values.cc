@@ -91,39 +91,15 @@ AcknowledgedValue DecodeAcknowledged(std::string_view bytes) {
   return in.ok() ? value : AcknowledgedValue{};
 }
 
-absl::StatusOr<std::vector<AcknowledgedValue>> AcknowledgedBesides(const Snapshot& snapshot,
-                                                                   ReplicaId besides) {
-  std::vector<AcknowledgedValue> others;
-  auto it = snapshot.NewIterator(Table::kMeta, "a", "b");
+absl::StatusOr<std::map<ReplicaId, AcknowledgedValue>> ReadAcknowledged(const Snapshot& snapshot) {
+  std::map<ReplicaId, AcknowledgedValue> by_hub;
+  const std::string prefix(1, keys::kAcknowledgedKind);
+  auto it = snapshot.NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
   for (it->SeekToFirst(); it->Valid(); it->Next()) {
-    if (it->key() != keys::Acknowledged(besides)) {
-      others.push_back(DecodeAcknowledged(it->value()));
-    }
+    by_hub[{Reader(it->key().substr(1)).BigEndian64()}] = DecodeAcknowledged(it->value());
   }
   CHAPTER_RETURN_IF_ERROR(it->status());
-  return others;
-}
-
-absl::StatusOr<HybridTime> HighestAcknowledged(const Snapshot& snapshot) {
-  HybridTime highest;
-  auto it = snapshot.NewIterator(Table::kMeta, "a", "b");
-  for (it->SeekToFirst(); it->Valid(); it->Next()) {
-    highest = std::max(highest, DecodeAcknowledged(it->value()).own_high);
-  }
-  CHAPTER_RETURN_IF_ERROR(it->status());
-  return highest;
-}
-
-absl::StatusOr<HybridTime> HighestElsewhere(const Snapshot& snapshot, ReplicaId besides) {
-  HybridTime highest;
-  auto it = snapshot.NewIterator(Table::kMeta, "a", "b");
-  for (it->SeekToFirst(); it->Valid(); it->Next()) {
-    if (it->key() == keys::Acknowledged(besides)) continue;
-    const AcknowledgedValue value = DecodeAcknowledged(it->value());
-    highest = std::max({highest, value.own_high, value.told_high});
-  }
-  CHAPTER_RETURN_IF_ERROR(it->status());
-  return highest;
+  return by_hub;
 }
 
 std::string Encode(const SessionsValue& value) {
@@ -202,7 +178,9 @@ absl::StatusOr<LeavingValue> DecodeLeaving(std::string_view bytes) {
   }
   const size_t dropped_for = in.Count(kHubsMax, 16);
   for (size_t i = 0; i < dropped_for; ++i) value.dropped_for.push_back(ReadNode(in));
-  if (!in.ok()) return absl::DataLossError("what is known of a dropped record cannot be read");
+  if (!in.ok() || !in.empty()) {
+    return absl::DataLossError("what is known of a dropped record cannot be read");
+  }
   return value;
 }
 

@@ -6,6 +6,7 @@
 #define CHAPTERSYNC_STORAGE_REPLICA_META_VALUES_H_
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <set>
 #include <string>
@@ -35,13 +36,8 @@ struct AcknowledgedValue {
 };
 std::string Encode(const AcknowledgedValue& value);
 AcknowledgedValue DecodeAcknowledged(std::string_view bytes);
-// How far all hubs but `besides` have.
-absl::StatusOr<std::vector<AcknowledgedValue>> AcknowledgedBesides(const Snapshot& snapshot,
-                                                                   ReplicaId besides);
-// The highest own clock that any hub has acknowledged.
-absl::StatusOr<HybridTime> HighestAcknowledged(const Snapshot& snapshot);
-// Or that any hub but `besides` may have: acknowledged, or told to it ahead of the wall clock.
-absl::StatusOr<HybridTime> HighestElsewhere(const Snapshot& snapshot, ReplicaId besides);
+// By hub.
+absl::StatusOr<std::map<ReplicaId, AcknowledgedValue>> ReadAcknowledged(const Snapshot& snapshot);
 
 // Sessions by their ids, in their order, the last at the end.
 void AppendSessions(const std::vector<uint64_t>& sessions, std::string& out);

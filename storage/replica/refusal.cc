@@ -119,9 +119,12 @@ class Surgeon {
     std::erase_if(out_.later.state.cells, [&](const Cell& cell) {
       const bool leaves =
           out_.ids.contains(cell.version.replica) && hub_.elsewhere.contains(cell.version);
-      if (leaves) ListOthers(cell.path, cell.value, cell.actor, cell.version.time);
-      out_.elsewhere |= leaves;
-      return leaves;
+      if (!leaves) return false;
+      lost_.push_back(Listed(cell.path, cell.value, cell.actor, cell.version.time));
+      lost_.back().reason = absl::StrCat(
+          "written after what was refused, and another hub may have it: ", refusal_.message);
+      out_.elsewhere = true;
+      return true;
     });
   }
 

@@ -29,7 +29,7 @@ struct OwnIds {
 struct HubsState {
   const RecordUpdate* update = nullptr;  // null: it has left, has no place, or is not there
   const Seen& seen;                      // empty: the hub has never had it, or does not say
-  // Writes of this node that another hub may have.
+  // Writes of this node that another hub may have, as it has acknowledged what was told until then.
   std::set<Version> elsewhere = {};
 };
 

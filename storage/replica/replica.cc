@@ -183,7 +183,7 @@ absl::Status Replica::Load() {
   const std::string leaving(1, keys::kLeavingKind);
   auto it = snapshot->NewIterator(Table::kMeta, leaving, keys::PrefixEnd(leaving));
   for (it->SeekToFirst(); it->Valid(); it->Next()) {
-    leaving_[Reader(it->key().substr(1)).Key()] = std::string(it->value());
+    leaving_.insert(Reader(it->key().substr(1)).Key());
   }
   CHAPTER_RETURN_IF_ERROR(it->status());
   if (options_.hub) {
@@ -343,10 +343,11 @@ absl::Status Replica::Commit(Transaction& transaction) {
   CHAPTER_RETURN_IF_ERROR(EraseApprovals(transaction));
   const Sequence last = transaction.Seal(last_sequence_, {environment_.Random() | 1});
   CHAPTER_RETURN_IF_ERROR(transaction.status());
+  std::set<RecordKey> erased;
   for (const ChangeEvent& event : transaction.events()) {
-    if (event.kind != ChangeKind::kErased || options_.hub) continue;
-    CHAPTER_RETURN_IF_ERROR(ForgetRefusedOf(transaction, event.key));
+    if (event.kind == ChangeKind::kErased && !options_.hub) erased.insert(event.key);
   }
+  CHAPTER_RETURN_IF_ERROR(ForgetRefusedOf(transaction, erased));
   PutState(transaction.batch(), last);
   std::map<EntityNumber, uint64_t> counts;
   for (const auto& [entity, change] : transaction.live_changes()) {

@@ -37,6 +37,7 @@
 namespace chaptersync::storage {
 
 class Transaction;
+struct AcknowledgedValue;
 struct ApprovalValue;
 struct Judgement;
 struct TakenOut;
@@ -223,8 +224,8 @@ class Replica {
   // Refused writes with numbers above `after`.
   // The records of listed writes, and those that they would follow, as far as they are not held
   // here: they may have been erased, which no feed tells who does not hold them. At most
-  // kListedAskedMax.
-  absl::StatusOr<std::vector<RecordKey>> ListedNotHeld() const;
+  // kListedAskedMax, of as many writes; the next call goes on behind them.
+  absl::StatusOr<std::vector<RecordKey>> ListedNotHeld();
   absl::StatusOr<std::vector<RefusedWrite>> ListRefused(uint64_t after, size_t count) const;
   // NOT_FOUND where there is none of this number.
   absl::StatusOr<RefusedWrite> GetRefused(uint64_t number) const;
@@ -402,9 +403,9 @@ class Replica {
                       const Seen& hub_seen) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void StampLater(Transaction& transaction, const RecordKey& key, TakenOut& parts)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Takes what was refused of a record, and of what would follow it, off the list, as it was
+  // Takes what was refused of records, and of what would follow them, off the list, as they were
   // erased.
-  absl::Status ForgetRefusedOf(Transaction& transaction, const RecordKey& key)
+  absl::Status ForgetRefusedOf(Transaction& transaction, const std::set<RecordKey>& erased)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The records that a refused write would make its record follow.
   std::vector<RecordKey> LeadersOf(const RefusedWrite& refused) const;
@@ -459,12 +460,12 @@ class Replica {
   static void NoteHighest(Transaction& transaction, const std::vector<RecordOutcome>& outcomes);
   // What is known of a hub's epochs.
   absl::StatusOr<HubEpochs> EpochsOf(const NodeId& hub) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
-  // Whether a record was dropped here for this epoch of a hub.
-  absl::StatusOr<bool> DroppedFor(const NodeId& hub, Epoch epoch) const
+  // Whether a record was dropped here that this hub had said to have left, in this epoch.
+  absl::StatusOr<bool> DroppedAtWordOf(const NodeId& hub, Epoch epoch) const
       ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   // The highest own stamp that any hub but this may have.
-  absl::StatusOr<HybridTime> KnownElsewhere(const Snapshot& snapshot, ReplicaId hub) const
-      ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  HybridTime KnownElsewhere(const std::map<ReplicaId, AcknowledgedValue>& acknowledged,
+                            ReplicaId hub) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   // At a node, before `hub` is told `items`: remembers the highest own stamp in them, and writes
   // down one that is ahead of the wall clock. Durable on return.
   absl::Status NoteTold(const PeerIdentity& hub, const std::vector<FeedItem>& items);
@@ -502,6 +503,7 @@ class Replica {
   uint64_t told_written_ ABSL_GUARDED_BY(mutex_) = 1;
   uint64_t told_durable_ ABSL_GUARDED_BY(mutex_) = 0;  // of these, known to be durable
   uint64_t refused_last_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t listed_asked_ ABSL_GUARDED_BY(mutex_) = 0;  // by ListedNotHeld, up to this number
   // At a hub: what waits for headquarters' word.
   ApprovalList approvals_ ABSL_GUARDED_BY(mutex_);
   std::map<EntityNumber, uint64_t> live_counts_ ABSL_GUARDED_BY(mutex_);
@@ -509,7 +511,7 @@ class Replica {
   uint64_t residue_last_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t residue_scrubbed_ ABSL_GUARDED_BY(mutex_) = 0;
   // Records that are to be dropped, as under keys::Leaving.
-  std::map<RecordKey, std::string> leaving_ ABSL_GUARDED_BY(mutex_);
+  std::set<RecordKey> leaving_ ABSL_GUARDED_BY(mutex_);
   // Of the Apply under way.
   std::vector<std::string> damage_ ABSL_GUARDED_BY(mutex_);
   size_t conflicts_found_ ABSL_GUARDED_BY(mutex_) = 0;

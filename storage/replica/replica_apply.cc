@@ -64,14 +64,20 @@ absl::Status CheckReadable(const EntityRule& rule, const RecordKey& key, const R
   return absl::OkStatus();
 }
 
+// Whether `after` has a value that `before` has not, or has of another version.
+bool ChangesCells(const Record& before, const Record& after) {
+  return std::any_of(after.cells.begin(), after.cells.end(), [&](const Cell& cell) {
+    const Cell* known = before.Find(cell.path);
+    return known == nullptr || known->version != cell.version || known->value != cell.value;
+  });
+}
+
 // Whether a push that is taken goes back to its node: headquarters has rejected an earlier one of
 // the record, and the node may have let it go while this one was on its way. Once: from then on
 // the node knows that the record is here.
 bool SendsBackRejected(Transaction& transaction, const PeerIdentity& node, const RecordKey& key) {
   const std::string row = keys::Rejected(node.node, node.epoch, key);
   const auto bytes = transaction.Get(Table::kMeta, row);
-  if (absl::IsNotFound(bytes.status())) return false;
-  transaction.Note(bytes.status());
   if (!bytes.ok()) return false;
   auto rejected = DecodeRejected(*bytes);
   transaction.Note(rejected.status());
@@ -189,11 +195,7 @@ absl::StatusOr<const char*> Replica::AdmitMerged(Transaction& transaction, const
                                                  const Record& merged) const {
   if (current == nullptr || merged.erased) return nullptr;
   const Record& mine = current->record;
-  const bool changes = std::any_of(merged.cells.begin(), merged.cells.end(), [&](const Cell& cell) {
-    const Cell* before = mine.Find(cell.path);
-    return before == nullptr || before->version != cell.version || before->value != cell.value;
-  });
-  if (!changes) return nullptr;
+  if (!ChangesCells(mine, merged)) return nullptr;
   if (ComesBack(transaction, peer, key, *current, merged)) {
     return "would come back to this computer's chapter from another";
   }
@@ -279,7 +281,7 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
   if (!options_.hub && held == nullptr) {
     if (update->state.erased) {
       // Of a record that was dropped, refused writes may still be listed.
-      if (auto status = ForgetRefusedOf(transaction, key); !status.ok()) {
+      if (auto status = ForgetRefusedOf(transaction, {key}); !status.ok()) {
         return refuse(RefusedRecord::Reason::kMalformed, status.ToString());
       }
       outcome.kind = Kind::kIgnored;
@@ -433,7 +435,8 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
                           held->meta.named != update->named_scopes;
   const bool seen_here_and_lost = SeenAndLost(mine, merged.record);
   // The same damage met again changes nothing.
-  const bool damaged = !merged.damage.empty() && !Contains(mine, merged.record);
+  const bool damaged = !merged.damage.empty() &&
+                       (!Contains(mine, merged.record) || ChangesCells(mine, merged.record));
   const bool changed = !Contains(mine, update->state) || damaged || held == nullptr || named_anew ||
                        seen_here_and_lost;
   if (options_.hub) outcome.answer = !equals_sent;
@@ -522,15 +525,18 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
     return transaction.Touch(key);
   }
   const OwnIds ids{{identity_.own.begin(), identity_.own.end()}, identity_.replica};
-  const auto others = AcknowledgedBesides(*engine_.NewSnapshot(), hub.replica);
-  transaction.Note(others.status());
-  if (!others.ok()) return;
+  const auto acknowledged = ReadAcknowledged(*engine_.NewSnapshot());
+  transaction.Note(acknowledged.status());
+  if (!acknowledged.ok()) return;
   std::set<Version> elsewhere;
   for (const Cell& cell : held->record.cells) {
     if (!ids.Own(cell.version.replica)) continue;
-    const bool known = std::any_of(others->begin(), others->end(), [&](const auto& other) {
-      return cell.version.time <= other.own_high && cell.learned <= other.farthest;
-    });
+    const bool known =
+        std::any_of(acknowledged->begin(), acknowledged->end(), [&](const auto& entry) {
+          const auto& [other, by] = entry;
+          return other != hub.replica && cell.version.time <= by.own_high &&
+                 cell.learned <= by.farthest;
+        });
     if (known) elsewhere.insert(cell.version);
   }
   TakenOut parts =
@@ -633,43 +639,54 @@ std::vector<RecordKey> Replica::LeadersOf(const RefusedWrite& refused) const {
   return LeadersOf(refused.key, record);
 }
 
-absl::StatusOr<std::vector<RecordKey>> Replica::ListedNotHeld() const {
+absl::StatusOr<std::vector<RecordKey>> Replica::ListedNotHeld() {
+  absl::MutexLock lock(&mutex_);
   const std::string prefix(1, keys::kRefusedKind);
   auto snapshot = engine_.NewSnapshot();
   std::set<RecordKey> found;
-  auto it = snapshot->NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
-  for (it->SeekToFirst(); it->Valid() && found.size() < kListedAskedMax; it->Next()) {
+  const auto find = [&](const RecordKey& key) -> absl::StatusOr<bool> {
+    const auto held = snapshot->Get(Table::kRecord, EncodeKey(key));
+    if (!held.ok() && !absl::IsNotFound(held.status())) return held.status();
+    if (!held.ok() && found.size() < kListedAskedMax) found.insert(key);
+    return !held.ok();
+  };
+  auto it = snapshot->NewIterator(Table::kMeta, keys::Refused(listed_asked_ + 1),
+                                  keys::PrefixEnd(prefix));
+  size_t looked_at = 0;
+  for (it->SeekToFirst();
+       it->Valid() && looked_at < kListedAskedMax && found.size() < kListedAskedMax;
+       it->Next(), ++looked_at) {
     // As where they are forgotten, one that cannot be read stops nothing.
     const auto refused = DecodeRefused(it->value());
     if (!refused.ok()) continue;
-    std::vector<RecordKey> keys = LeadersOf(*refused);
-    keys.push_back(refused->key);
-    for (const RecordKey& key : keys) {
-      const auto held = snapshot->Get(Table::kRecord, EncodeKey(key));
-      if (absl::IsNotFound(held.status())) {
-        found.insert(key);
-      } else if (!held.ok()) {
-        return held.status();
-      }
+    listed_asked_ = refused->number;
+    CHAPTER_ASSIGN_OR_RETURN(const bool gone, find(refused->key));
+    // A record that is held follows what it holds.
+    if (!gone) continue;
+    for (const RecordKey& leader : LeadersOf(*refused)) {
+      CHAPTER_RETURN_IF_ERROR(find(leader).status());
     }
   }
   CHAPTER_RETURN_IF_ERROR(it->status());
+  if (!it->Valid()) listed_asked_ = 0;
   return std::vector<RecordKey>(found.begin(), found.end());
 }
 
 // An entry that cannot be read is known by its key alone, and stops nothing.
-absl::Status Replica::ForgetRefusedOf(Transaction& transaction, const RecordKey& key) {
+absl::Status Replica::ForgetRefusedOf(Transaction& transaction, const std::set<RecordKey>& erased) {
+  if (erased.empty()) return absl::OkStatus();
   const std::string prefix(1, keys::kRefusedKind);
-  const std::string wanted = EncodeKey(key);
   auto snapshot = engine_.NewSnapshot();
   auto it = snapshot->NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
   for (it->SeekToFirst(); it->Valid(); it->Next()) {
-    bool of_it = it->value().substr(0, wanted.size()) == wanted;
+    bool of_it = erased.contains(Reader(it->value()).Key());
     // As with what waits at a hub: a record that is held follows what it holds.
     if (const auto refused = DecodeRefused(it->value()); !of_it && refused.ok()) {
       const std::vector<RecordKey> leaders = LeadersOf(*refused);
-      of_it = std::find(leaders.begin(), leaders.end(), key) != leaders.end() &&
+      of_it = std::any_of(leaders.begin(), leaders.end(),
+                          [&](const RecordKey& leader) { return erased.contains(leader); }) &&
               transaction.Find(refused->key) == nullptr;
+      CHAPTER_RETURN_IF_ERROR(transaction.status());
     }
     if (!of_it) continue;
     transaction.batch().Delete(Table::kMeta, it->key());
@@ -716,7 +733,7 @@ absl::StatusOr<ApplyResult> Replica::Apply(const ApplyRequest& request) {
       }
       leaving.Hear({peer.node, peer.epoch, left.seen});
       transaction.batch().Put(Table::kMeta, keys::Leaving(left.key), Encode(leaving));
-      leaving_[left.key] = Encode(leaving);
+      leaving_.insert(left.key);
     }
     CHAPTER_RETURN_IF_ERROR(transaction.Place());
     if (options_.hub) NoteHighest(transaction, result.outcomes);

@@ -222,7 +222,6 @@ absl::StatusOr<Approval> Replica::Approve(uint64_t number) {
     const RecordKey& key = approval.key;
     CHAPTER_ASSIGN_OR_RETURN(const RecordUpdate update, DecodeUpdate(found.second.update));
     Transaction transaction(engine_, options_);
-    damage_.clear();
     const StoredRecord* held = transaction.Find(key);
     CHAPTER_RETURN_IF_ERROR(transaction.status());
     const Record mine = held == nullptr ? Record() : held->record;
@@ -237,7 +236,7 @@ absl::StatusOr<Approval> Replica::Approve(uint64_t number) {
     absl::Cleanup undo = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { approvals_.Undo(); };
     RemoveApproval(transaction, approval.from, approval.epoch, key);
     transaction.batch().Delete(Table::kMeta, keys::Rejected(approval.from, approval.epoch, key));
-    if (!Contains(mine, update.state) || !existed) {
+    if (!Contains(mine, update.state) || !existed || seen_here_and_lost) {
       StoredRecord& stored = transaction.Make(key);
       stored.record = std::move(merged.record);
       stored.meta.origin = {};

@@ -451,7 +451,8 @@ absl::Status Replica::DropWhereDue(Transaction& transaction, const AcknowledgeRe
   };
   uint64_t count = DecodeNumber(transaction.Get(Table::kMeta, keys::DropCount(hub.node)));
   const uint64_t before = count;
-  for (const auto& [key, bytes] : leaving_) {
+  bool left_everywhere = true;
+  for (const RecordKey& key : leaving_) {
     // The engine's word counts: the record may have been sent again meanwhile.
     auto current = transaction.Get(Table::kMeta, keys::Leaving(key));
     if (!current.ok()) continue;
@@ -465,9 +466,8 @@ absl::Status Replica::DropWhereDue(Transaction& transaction, const AcknowledgeRe
       CHAPTER_ASSIGN_OR_RETURN(const bool due, told(key, *stored));
       if (!due) continue;
       // With its leader it may be this chapter's at another hub, which has told of it once.
-      CHAPTER_ASSIGN_OR_RETURN(const bool left_everywhere, leaders_told(key, *stored));
-      if (!left_everywhere) {
-        CHAPTER_RETURN_IF_ERROR(VoidCursors(transaction.batch(), hub.replica));
+      if (left_everywhere) {
+        CHAPTER_ASSIGN_OR_RETURN(left_everywhere, leaders_told(key, *stored));
       }
       for (const NodeId& hub_before : stored->meta.again) leaving.NoteDrop(hub_before);
       leaving.NoteDrop(hub.node);
@@ -478,6 +478,9 @@ absl::Status Replica::DropWhereDue(Transaction& transaction, const AcknowledgeRe
       dropped.push_back({count, key});
     }
     transaction.batch().Delete(Table::kMeta, keys::Leaving(key));
+  }
+  if (!left_everywhere) {
+    CHAPTER_RETURN_IF_ERROR(VoidCursors(transaction.batch(), hub.replica));
   }
   if (count != before) {
     transaction.batch().Put(Table::kMeta, keys::DropCount(hub.node), EncodeNumber(count));

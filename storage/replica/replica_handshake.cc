@@ -74,16 +74,14 @@ absl::StatusOr<HelloFacts> Replica::SayHello(uint64_t session) {
     hello.cursors.push_back(std::move(cursor));
   }
   CHAPTER_RETURN_IF_ERROR(it->status());
-  it = snapshot->NewIterator(Table::kMeta, "a", "b");
-  for (it->SeekToFirst(); it->Valid(); it->Next()) {
-    const AcknowledgedValue value = DecodeAcknowledged(it->value());
-    hello.acknowledged.push_back({.hub = {Reader(it->key().substr(1)).BigEndian64()},
+  CHAPTER_ASSIGN_OR_RETURN(const auto by_hub, ReadAcknowledged(*snapshot));
+  for (const auto& [replica, value] : by_hub) {
+    hello.acknowledged.push_back({.hub = replica,
                                   .epoch = value.hub_epoch,
                                   .through = value.through,
                                   .as = value.as,
                                   .sessions = value.sessions});
   }
-  CHAPTER_RETURN_IF_ERROR(it->status());
   const std::string epochs(1, keys::kHubEpochsKind);
   it = snapshot->NewIterator(Table::kMeta, epochs, keys::PrefixEnd(epochs));
   for (it->SeekToFirst(); it->Valid(); it->Next()) {
@@ -372,14 +370,14 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
     const ReplicaId old_id = identity_.replica;
 
     // Writes under this id that are not ours: a clone of this machine made them.
-    Sequence told;  // some hub has come so far in this feed
+    Sequence told;        // some hub has come so far in this feed
+    HybridTime own_high;  // and has so much of what was written here
     auto snapshot = engine_.NewSnapshot();
-    auto it = snapshot->NewIterator(Table::kMeta, "a", "b");
-    for (it->SeekToFirst(); it->Valid(); it->Next()) {
-      told = std::max(told, DecodeAcknowledged(it->value()).farthest);
+    CHAPTER_ASSIGN_OR_RETURN(const auto by_hub, ReadAcknowledged(*snapshot));
+    for (const auto& [replica, value] : by_hub) {
+      told = std::max(told, value.farthest);
+      own_high = std::max(own_high, value.own_high);
     }
-    CHAPTER_RETURN_IF_ERROR(it->status());
-    CHAPTER_ASSIGN_OR_RETURN(const HybridTime own_high, HighestAcknowledged(*snapshot));
     const bool writes_not_ours =
         !options_.hub && welcome.highest_clock > own_high &&
         DecodeNumber(transaction.Get(Table::kMeta, keys::Stamp(welcome.highest_clock))) !=
@@ -449,10 +447,10 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
       // Other hubs may have offered meanwhile what was dropped for the epoch that is over.
       bool dropped = false;
       if (before != Epoch{} && before != hub.epoch && !options_.hub) {
-        CHAPTER_ASSIGN_OR_RETURN(dropped, DroppedFor(hub.node, before));
+        CHAPTER_ASSIGN_OR_RETURN(dropped, DroppedAtWordOf(hub.node, before));
       }
       std::string prefix(1, keys::kHubCursorKind);
-      it = snapshot->NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
+      auto it = snapshot->NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
       for (it->SeekToFirst(); it->Valid(); it->Next()) {
         const ReplicaId feed{Reader(it->key().substr(1)).BigEndian64()};
         if (feed != hub.replica && (dropped || SameLineage(feed, hub.replica))) {
@@ -533,7 +531,7 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
     batch.Put(Table::kMeta, keys::Acknowledged(hub.replica), Encode(acknowledged));
 
     std::string prefix = keys::UnnotedDropPrefix(hub.node);
-    it = snapshot->NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
+    auto it = snapshot->NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
     for (it->SeekToFirst(); it->Valid(); it->Next()) {
       const uint64_t number = Reader(it->key().substr(prefix.size())).BigEndian64();
       if (number <= welcome.drops_noted) {

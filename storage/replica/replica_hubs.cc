@@ -24,7 +24,7 @@ absl::StatusOr<HubEpochs> Replica::EpochsOf(const NodeId& hub) const {
   return DecodeHubEpochs(*bytes);
 }
 
-absl::StatusOr<bool> Replica::DroppedFor(const NodeId& hub, Epoch epoch) const {
+absl::StatusOr<bool> Replica::DroppedAtWordOf(const NodeId& hub, Epoch epoch) const {
   const std::string prefix(1, keys::kDroppedKind);
   auto snapshot = engine_.NewSnapshot();
   auto it = snapshot->NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
@@ -119,7 +119,7 @@ absl::StatusOr<bool> Replica::NoteHubs(const std::vector<KnownHub>& hubs, bool& 
     if (before == Epoch{} && (!options_.hub || hubs_.size() + news.size() >= kHubsMax)) continue;
     if (!epochs.Hear(hub.epoch, hub.at_ms, hub.over)) continue;
     if (!options_.hub && !dropped) {
-      CHAPTER_ASSIGN_OR_RETURN(dropped, DroppedFor(hub.node, before));
+      CHAPTER_ASSIGN_OR_RETURN(dropped, DroppedAtWordOf(hub.node, before));
     }
     batch.Put(Table::kMeta, keys::HubEpochsOf(hub.node), Encode(epochs));
     news[hub.node] = std::move(epochs);

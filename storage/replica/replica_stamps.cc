@@ -97,8 +97,10 @@ absl::StatusOr<Replica::AheadLimits> Replica::LimitsOf(const Snapshot& snapshot,
                                                        HybridTime limit) const {
   // What a hub has acknowledged others may have seen, also what another hub was told and did not
   // answer; and under a new stamp it could show as a conflict: where waiting helps, it waits.
-  CHAPTER_ASSIGN_OR_RETURN(const HybridTime acknowledged, HighestAcknowledged(snapshot));
-  CHAPTER_ASSIGN_OR_RETURN(const HybridTime elsewhere, KnownElsewhere(snapshot, hub));
+  CHAPTER_ASSIGN_OR_RETURN(const auto by_hub, ReadAcknowledged(snapshot));
+  HybridTime acknowledged;
+  for (const auto& [replica, value] : by_hub) acknowledged = std::max(acknowledged, value.own_high);
+  const HybridTime elsewhere = KnownElsewhere(by_hub, hub);
   HybridTime again_above = limit;
   if (acknowledged.wall_ms() <= limit.wall_ms() + kAcknowledgedAheadMsMax) {
     again_above = std::max(again_above, acknowledged);
@@ -137,8 +139,12 @@ bool Replica::ToStampAgain(const Record& record, const AheadLimits& limits) cons
   return stays <= limits.limit || own > limits.with_others;
 }
 
-absl::StatusOr<HybridTime> Replica::KnownElsewhere(const Snapshot& snapshot, ReplicaId hub) const {
-  CHAPTER_ASSIGN_OR_RETURN(HybridTime highest, HighestElsewhere(snapshot, hub));
+HybridTime Replica::KnownElsewhere(const std::map<ReplicaId, AcknowledgedValue>& acknowledged,
+                                   ReplicaId hub) const {
+  HybridTime highest;
+  for (const auto& [other, value] : acknowledged) {
+    if (other != hub) highest = std::max({highest, value.own_high, value.told_high});
+  }
   for (const auto& [other, own_high] : told_) {
     if (other != hub) highest = std::max(highest, own_high);
   }

@@ -304,7 +304,6 @@ void Federation::Start(size_t number) {
   }
   // Let go when the power failed.
   for (const std::string& record : ledger_.LastBut(number, held)) {
-    ExcuseLetGo(number, record);
     ledger_.ObserveGone(number, record);
   }
   site.scopes.clear();
@@ -1227,8 +1226,8 @@ Report Federation::Finish() {
   for (const auto& [name, count] : ledger_.losses_allowed()) {
     report_.counts.Add("loss that the design allows", name, count);
   }
-  if (ledger_.alarms_allowed() > 0) {
-    report_.counts.Add("false alarm that the design allows", "all", ledger_.alarms_allowed());
+  for (const auto& [reason, count] : ledger_.alarms_allowed()) {
+    report_.counts.Add("false alarm that the design allows", reason, count);
   }
   return report_;
 }

@@ -292,13 +292,21 @@ void Ledger::Judge(const std::string& name, History& history, const PlainEntry& 
   // author had replaced. It is one of the two, or one of them had seen it.
   const auto by_them = [&](size_t number) {
     const size_t site = history.writes[number].site;
-    return (site == l.site || site == c.site) &&
+    return (site == l.site || site == c.site) && (history.writes[number].seen_at & hubs_) != 0 &&
            (number == *lost || number == *current || l.past.Has(number) || c.past.Has(number));
   };
   const bool elsewhere = std::popcount(hubs_) > 1 && refused != refused_.end() &&
                          std::any_of(refused->second.begin(), refused->second.end(), by_them);
-  if (remains || elsewhere || MayAlarm(l) || MayAlarm(c)) {
-    ++alarms_allowed_;
+  if (MayAlarm(l) || MayAlarm(c)) {
+    ++alarms_allowed_["of what may be lost or is stamped again or of two computers under one id"];
+    return;
+  }
+  if (remains) {
+    ++alarms_allowed_["over what remains of a refused record where a hub went back"];
+    return;
+  }
+  if (elsewhere) {
+    ++alarms_allowed_["over what one hub refused and another took"];
     return;
   }
   fail_(absl::StrCat("false alarm: ", Quote(name, entry.path, entry.lost), " of site ", l.site,
@@ -609,20 +617,23 @@ std::string Ledger::EndingAlone(const History& history, size_t number,
   return record->Live() || write.path.empty() ? "current" : "";
 }
 
-bool Ledger::GoneWithLeader(const std::string& name, const History& history,
-                            const PlainRecords& records) const {
+std::set<size_t> Ledger::GoneWithLeader(const std::string& name, const History& history,
+                                        const PlainRecords& records) const {
+  std::set<size_t> sites;
   const auto refused = refused_.find(name);
-  if (refused == refused_.end()) return false;
-  return std::any_of(refused->second.begin(), refused->second.end(), [&](size_t number) {
+  if (refused == refused_.end()) return sites;
+  for (const size_t number : refused->second) {
     const PlainWrite& write = history.writes[number];
     const auto leader = LeaderName(name, write.path, write.value);
     const auto it = leader ? records.find(*leader) : records.end();
-    return it != records.end() && it->second.erased;
-  });
+    if (it != records.end() && it->second.erased) sites.insert(write.site);
+  }
+  return sites;
 }
 
 std::vector<Ledger::End> Ledger::Endings(const std::string& name, const History& history,
-                                         const PlainRecord* record, bool gone_with_leader) const {
+                                         const PlainRecord* record,
+                                         const std::set<size_t>& gone_with_leader) const {
   const size_t count = history.writes.size();
   std::vector<End> ends(count);
   const auto among = [&](const Writes& writes, size_t number) {
@@ -642,7 +653,7 @@ std::vector<Ledger::End> Ledger::Endings(const std::string& name, const History&
     const auto id = excused_ids_.find(write.stamp ? write.stamp->replica : write.replica);
     if (listed) {
       end.how = "refused and shown";
-    } else if (gone_with_leader && among(refused_, number)) {
+    } else if (gone_with_leader.contains(write.site) && among(refused_, number)) {
       end.how = "erased";
     } else if (!write.excuse.empty()) {
       end.excuse = write.excuse;
@@ -755,7 +766,7 @@ void Ledger::CheckAll(const PlainRecords& records) {
         continue;
       }
       if (write.kind == PlainWrite::Kind::kSettle && FoundAgain(history, write)) {
-        ++alarms_allowed_;
+        ++alarms_allowed_["of a settled conflict that is found again"];
         continue;
       }
       const char* kind = write.kind == PlainWrite::Kind::kCell     ? "a write"

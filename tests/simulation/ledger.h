@@ -161,7 +161,8 @@ class Ledger {
   std::string RecordOf(const std::string& unique_value) const;
 
   uint64_t writes() const { return writes_; }
-  uint64_t alarms_allowed() const { return alarms_allowed_; }
+  // By reason.
+  const std::map<std::string, uint64_t>& alarms_allowed() const { return alarms_allowed_; }
   // Losses by their excuse.
   const std::map<std::string, uint64_t>& losses_allowed() const { return losses_allowed_; }
   // Where acknowledged writes ended.
@@ -219,13 +220,14 @@ class Ledger {
     std::string excuse;  // not empty: it may be
     bool there = false;  // in the record, by itself or by what replaced it
   };
-  // Whether what was refused of the record would have had it follow what is erased now: with that
-  // it goes from lists.
-  bool GoneWithLeader(const std::string& name, const History& history,
-                      const PlainRecords& records) const;
+  // Where something was refused of the record that would have had it follow what is erased now:
+  // with that it goes from lists.
+  std::set<size_t> GoneWithLeader(const std::string& name, const History& history,
+                                  const PlainRecords& records) const;
   // By the writes' numbers. A write that replaced others stands for them only as it ended itself.
   std::vector<End> Endings(const std::string& name, const History& history,
-                           const PlainRecord* record, bool gone_with_leader) const;
+                           const PlainRecord* record,
+                           const std::set<size_t>& gone_with_leader) const;
   // Whether an alarm over a write is one that the design allows.
   bool MayAlarm(const PlainWrite& write) const;
   // Whether what a settlement closed may be open once more, as it was stamped again.
@@ -255,7 +257,7 @@ class Ledger {
   Writes taken_off_;
   std::map<std::string, std::map<size_t, std::string>> gone_with_lists_;
   uint64_t writes_ = 0;
-  uint64_t alarms_allowed_ = 0;
+  std::map<std::string, uint64_t> alarms_allowed_;
   std::map<std::string, uint64_t> losses_allowed_;
   std::map<std::string, uint64_t> endings_;
   std::map<std::string, uint64_t> conflicts_;
