@@ -51,7 +51,7 @@ std::optional<Event> Perform(storage::Replica& replica, const Effect& effect) {
           [&](const HearOfHubs& e) -> Result {
             return HubsHeard{replica.HearOfHubs(e.from, e.told)};
           },
-          [&](const FindListed&) -> Result { return ListedFound{replica.ListedNotHeld()}; },
+          [&](const FindMissing& e) -> Result { return MissingFound{replica.FindMissing(e.hub)}; },
           [&](const TellOfHubs& e) -> Result {
             return HubsToTell{replica.TellOfHubs(e.told), replica.Clock()};
           },

@@ -62,9 +62,9 @@ inline constexpr size_t kHandshakeBytesMax = 512 << 10;
 static_assert(kHandshakeBytesMax >= 256 * kCursorsMax + 16 * kPastEpochsMax);
 // Between two Pulses, in milliseconds.
 inline constexpr uint64_t kPulseEveryMs = 10'000;
-// So often a node asks whether records of refused writes that it lists, and does not hold, were
-// erased.
-inline constexpr uint64_t kErasedAskedEveryMs = 3'600'000;
+// So often a node asks for what no feed may tell it of (Replica::FindMissing), in milliseconds.
+inline constexpr uint64_t kMissingAskedEveryMs = 3'600'000;
+static_assert(kWholeWaitingMax > 2 * storage::kMissingAskedMax);
 // Without any message for so long the peer is gone, in milliseconds. A dead line is found
 // out by the driver's keepalive; this is for a peer that lives and says nothing. Long
 // enough for the largest record on a line of 64 kbit/s.

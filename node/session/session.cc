@@ -336,7 +336,7 @@ void Session::On(const HubJoined& event) {
   state_ = State::kReady;
   SendDropped(joined.dropped);
   AskWhole(joined.ask_whole, /*refusals_noted=*/true);
-  AskErased();
+  AskMissing();
   if (refusals_to_come_ > 0) return;
   // What the hub has acknowledged by its cursor may be what a drop has waited for.
   busy_ = Busy::kAcknowledging;
@@ -532,6 +532,11 @@ void Session::On(const Applied& event) {
   if (result.identity_changed) {
     return End(absl::AbortedError("writing under a new replica id from now on"), true);
   }
+  // With what was dropped, and is back, may be what follows it.
+  if (std::any_of(result.outcomes.begin(), result.outcomes.end(),
+                  [](const RecordOutcome& outcome) { return outcome.taken_back; })) {
+    AskMissing();
+  }
   std::vector<RecordKey> whole;
   size_t vouched = 0;
   std::vector<RecordKey> vouched_records;
@@ -724,13 +729,13 @@ void Session::SendDropped(const std::vector<storage::DroppedRecord>& dropped) {
   }
 }
 
-void Session::AskErased() {
+void Session::AskMissing() {
   if (config_.hub) return;
-  erased_asked_ms_ = now_ms_;
-  effects_.push_back(FindListed{});
+  missing_asked_ms_ = now_ms_;
+  effects_.push_back(FindMissing{peer_});
 }
 
-void Session::On(const ListedFound& event) {
+void Session::On(const MissingFound& event) {
   if (Check(event.keys.status())) AskWhole(*event.keys, /*refusals_noted=*/false);
 }
 
@@ -1081,8 +1086,8 @@ void Session::On(const Tick& event) {
     return End(absl::AbortedError("another computer has used this replica id"), true);
   }
   const bool asked_lately =
-      now_ms_ >= erased_asked_ms_ && now_ms_ - erased_asked_ms_ < kErasedAskedEveryMs;
-  if (!asked_lately) AskErased();
+      now_ms_ >= missing_asked_ms_ && now_ms_ - missing_asked_ms_ < kMissingAskedEveryMs;
+  if (!asked_lately) AskMissing();
   if (now_ms_ >= last_pulse_ms_ && now_ms_ - last_pulse_ms_ < kPulseEveryMs) return;
   last_pulse_ms_ = now_ms_;
   if (config_.hub) {

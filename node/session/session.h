@@ -115,8 +115,10 @@ struct HearOfHubs {
   storage::PeerIdentity from;
   storage::HubsTold told;
 };
-// Call Replica::ListedNotHeld; answer ListedFound.
-struct FindListed {};
+// Call Replica::FindMissing; answer MissingFound.
+struct FindMissing {
+  storage::PeerIdentity hub;
+};
 // Call Replica::TellOfHubs; answer HubsToTell.
 struct TellOfHubs {
   uint64_t told = 0;
@@ -129,7 +131,7 @@ struct EndSession {
 
 using Effect = std::variant<SendMessage, SayHello, Authorize, AcceptPeer, JoinHub, ReadFeed,
                             ReadRecords, ApplyRecords, AcknowledgePeer, ReadEnds, AdjustClock,
-                            SendWaiting, HearOfHubs, FindListed, TellOfHubs, EndSession>;
+                            SendWaiting, HearOfHubs, FindMissing, TellOfHubs, EndSession>;
 
 // --- What happens to a session. ---
 
@@ -180,7 +182,7 @@ struct WaitingSent {
 struct HubsHeard {
   absl::StatusOr<storage::HubsHeardOf> heard;
 };
-struct ListedFound {
+struct MissingFound {
   absl::StatusOr<std::vector<storage::RecordKey>> keys;
 };
 struct HubsToTell {
@@ -208,7 +210,7 @@ struct Stop {
 using Event =
     std::variant<Opened, MessageIn, HelloReady, Authorized, PeerAccepted, HubJoined, FeedRead,
                  RecordsRead, Applied, Acknowledged, EndsRead, ClockAdjusted, WaitingSent,
-                 HubsHeard, ListedFound, HubsToTell, Changed, Tick, AskPulse, Stop>;
+                 HubsHeard, MissingFound, HubsToTell, Changed, Tick, AskPulse, Stop>;
 
 struct SessionCounts {
   uint64_t records_sent = 0;
@@ -310,7 +312,7 @@ class Session {
   void On(const ClockAdjusted&);
   void On(const WaitingSent&);
   void On(const HubsHeard&);
-  void On(const ListedFound&);
+  void On(const MissingFound&);
   void On(const HubsToTell&);
   void On(const Changed&);
   void On(const Tick&);
@@ -344,8 +346,8 @@ class Session {
   void SendItems(const std::vector<storage::FeedItem>& items);
   void SendStored();
   void SendDropped(const std::vector<storage::DroppedRecord>& dropped);
-  // What was erased, of what refused writes are listed.
-  void AskErased();
+  // For what no feed may tell of.
+  void AskMissing();
   void AskWhole(const std::vector<storage::RecordKey>& keys, bool refusals_noted);
   storage::FeedCursor DurableCursor(const storage::Scope& scope, const Inbound& inbound,
                                     const std::set<storage::RecordKey>& resolved) const;
@@ -358,7 +360,7 @@ class Session {
   uint64_t hello_sent_ms_ = 0;
   int64_t clock_offset_ms_ = 0;  // the hub's clock less this computer's, last measured
   uint64_t last_in_ms_ = 0;
-  uint64_t erased_asked_ms_ = 0;
+  uint64_t missing_asked_ms_ = 0;
   uint64_t last_pulse_ms_ = 0;
   std::vector<Effect> effects_;
 

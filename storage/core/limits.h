@@ -29,8 +29,9 @@ inline constexpr size_t kSettlementsMax = 64;
 inline constexpr size_t kActorBytesMax = 192;
 // Why a write was refused: a hub's words, for people.
 inline constexpr size_t kRefusedReasonBytesMax = 2048;
-// Records of refused writes of which a session asks whether they were erased.
-inline constexpr size_t kListedAskedMax = 10'000;
+// Records that are not held, of which a session asks at a time: those of refused writes, and those
+// that were dropped.
+inline constexpr size_t kMissingAskedMax = 10'000;
 // Field numbers, as Protocol Buffers allow them.
 inline constexpr uint32_t kFieldMax = (1u << 29) - 1;
 // Scopes of one record: hosts of an event.

@@ -290,6 +290,7 @@ struct RecordOutcome {
   bool answer = false;  // what stands differs from what was pushed, or is not the pusher's
   // At a hub: so many values, conflicts and settlements of others were taken on a node's word.
   size_t vouched = 0;
+  bool taken_back = false;  // at a node: it had been dropped
   RefusedRecord refusal;
   Seen waits;  // of a record that waits for headquarters' word: what it has seen
 };

@@ -126,6 +126,7 @@ SessionsValue DecodeSessions(std::string_view bytes) {
 }
 
 void LeavingValue::Hear(const LeavingWord& word) {
+  seen.Unite(word.seen);
   LeavingWord heard = word;
   if (const LeavingWord* before = Find(word.hub, word.epoch)) heard.seen.Unite(before->seen);
   std::erase_if(words, [&](const LeavingWord& other) { return other.hub == word.hub; });
@@ -146,20 +147,41 @@ void LeavingValue::NoteDrop(const NodeId& hub) {
   dropped_for.push_back(hub);
 }
 
+namespace {
+
+void AppendSeen(const Seen& seen, std::string& out) {
+  AppendVarint(seen.entries().size(), out);
+  for (const auto& [replica, time] : seen.entries()) {
+    AppendFixed64(replica.value, out);
+    AppendFixed64(time.ticks, out);
+  }
+}
+
+Seen ReadSeen(Reader& in) {
+  Seen seen;
+  const size_t count = in.Count(kSeenMax, 16);
+  for (size_t i = 0; i < count; ++i) {
+    const ReplicaId replica{in.Fixed64()};
+    seen.Advance(replica, {in.Fixed64()});
+  }
+  return seen;
+}
+
+}  // namespace
+
 std::string Encode(const LeavingValue& value) {
   std::string out;
   AppendVarint(value.words.size(), out);
   for (const LeavingWord& word : value.words) {
     AppendNode(word.hub, out);
     AppendFixed64(word.epoch.value, out);
-    AppendVarint(word.seen.entries().size(), out);
-    for (const auto& [replica, time] : word.seen.entries()) {
-      AppendFixed64(replica.value, out);
-      AppendFixed64(time.ticks, out);
-    }
+    AppendSeen(word.seen, out);
   }
+  AppendSeen(value.seen, out);
   AppendVarint(value.dropped_for.size(), out);
   for (const NodeId& node : value.dropped_for) AppendNode(node, out);
+  AppendVarint(value.leaders.size(), out);
+  for (const RecordKey& leader : value.leaders) AppendKey(leader, out);
   return out;
 }
 
@@ -169,15 +191,14 @@ absl::StatusOr<LeavingValue> DecodeLeaving(std::string_view bytes) {
   const size_t words = in.Count(kHubsMax, 25);
   for (size_t i = 0; i < words; ++i) {
     LeavingWord word{.hub = ReadNode(in), .epoch = {in.Fixed64()}, .seen = {}};
-    const size_t count = in.Count(kSeenMax, 16);
-    for (size_t j = 0; j < count; ++j) {
-      const ReplicaId replica{in.Fixed64()};
-      word.seen.Advance(replica, {in.Fixed64()});
-    }
+    word.seen = ReadSeen(in);
     value.words.push_back(std::move(word));
   }
+  value.seen = ReadSeen(in);
   const size_t dropped_for = in.Count(kHubsMax, 16);
   for (size_t i = 0; i < dropped_for; ++i) value.dropped_for.push_back(ReadNode(in));
+  const size_t leaders = in.Count(kScopesMax, kKeyBytes);
+  for (size_t i = 0; i < leaders; ++i) value.leaders.push_back(in.Key());
   if (!in.ok() || !in.empty()) {
     return absl::DataLossError("what is known of a dropped record cannot be read");
   }
@@ -290,6 +311,18 @@ void PutCursor(const FeedCursor& cursor, bool peer_is_hub, WriteBatch& batch) {
   AppendFixed64(cursor.sequence.value, value);
   AppendFixed64(cursor.mark.value, value);
   batch.Put(Table::kMeta, keys::Cursor(cursor.replica, peer_is_hub, cursor.scope), value);
+}
+
+FeedCursor DecodeCursor(std::string_view key, std::string_view value) {
+  Reader key_in(key.substr(1));
+  Reader in(value);
+  FeedCursor cursor;
+  cursor.replica = {key_in.BigEndian64()};
+  cursor.scope = {std::string(key_in.Bytes(key_in.remaining()))};
+  cursor.epoch = {in.Fixed64()};
+  cursor.sequence = {in.Fixed64()};
+  cursor.mark = {in.Fixed64()};
+  return cursor;
 }
 
 Mark MarkAt(const Snapshot& snapshot, Sequence sequence) {

@@ -69,6 +69,8 @@ struct LeavingWord {
 struct LeavingValue {
   std::vector<LeavingWord> words;   // one of each hub, the last kHubsMax
   std::vector<NodeId> dropped_for;  // hubs, each once, the last kHubsMax
+  std::vector<RecordKey> leaders;   // of one that was dropped
+  Seen seen;                        // of all words that were heard, also of epochs that are over
 
   // Replaces what the hub said in another epoch.
   void Hear(const LeavingWord& word);
@@ -140,6 +142,8 @@ uint64_t DecodeNumber(const absl::StatusOr<std::string>& bytes);
 
 // How far this replica has come in a peer's feed.
 void PutCursor(const FeedCursor& cursor, bool peer_is_hub, WriteBatch& batch);
+// A row of keys::Cursor.
+FeedCursor DecodeCursor(std::string_view key, std::string_view value);
 
 // The mark of the commit that holds `sequence`. 0: none.
 Mark MarkAt(const Snapshot& snapshot, Sequence sequence);

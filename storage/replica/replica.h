@@ -222,10 +222,11 @@ class Replica {
   absl::StatusOr<uint64_t> CountOpenConflicts() const;
 
   // Refused writes with numbers above `after`.
-  // The records of listed writes, and those that they would follow, as far as they are not held
-  // here: they may have been erased, which no feed tells who does not hold them. At most
-  // kListedAskedMax, of as many writes; the next call goes on behind them.
-  absl::StatusOr<std::vector<RecordKey>> ListedNotHeld();
+  // What is not held here, and no feed may tell of: records of listed writes, and those that they
+  // would follow, as they may have been erased; and what was dropped at another hub's word, and
+  // follows only what is held, as with that it may be this chapter's. At most kMissingAskedMax of
+  // each, of as many entries looked at; the next call goes on behind them.
+  absl::StatusOr<std::vector<RecordKey>> FindMissing(const PeerIdentity& hub);
   absl::StatusOr<std::vector<RefusedWrite>> ListRefused(uint64_t after, size_t count) const;
   // NOT_FOUND where there is none of this number.
   absl::StatusOr<RefusedWrite> GetRefused(uint64_t number) const;
@@ -454,7 +455,8 @@ class Replica {
   // PERMISSION_DENIED where a node comes under an id of another's lineage.
   absl::Status CheckLineage(const Snapshot& snapshot, const PeerIdentity& peer) const
       ABSL_SHARED_LOCKS_REQUIRED(mutex_);
-  // At a node: forgets how far it has come in the feeds of all hubs but this.
+  // At a node: has all hubs but this tell everything once more. Only its positions stay, without
+  // a scope.
   absl::Status VoidCursors(WriteBatch& batch, ReplicaId but = {}) const;
   // Notes how far each replica id has written, for Welcome.
   static void NoteHighest(Transaction& transaction, const std::vector<RecordOutcome>& outcomes);
@@ -503,7 +505,9 @@ class Replica {
   uint64_t told_written_ ABSL_GUARDED_BY(mutex_) = 1;
   uint64_t told_durable_ ABSL_GUARDED_BY(mutex_) = 0;  // of these, known to be durable
   uint64_t refused_last_ ABSL_GUARDED_BY(mutex_) = 0;
-  uint64_t listed_asked_ ABSL_GUARDED_BY(mutex_) = 0;  // by ListedNotHeld, up to this number
+  // Where FindMissing goes on: behind this number; from this key.
+  uint64_t listed_asked_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::string dropped_asked_ ABSL_GUARDED_BY(mutex_);
   // At a hub: what waits for headquarters' word.
   ApprovalList approvals_ ABSL_GUARDED_BY(mutex_);
   std::map<EntityNumber, uint64_t> live_counts_ ABSL_GUARDED_BY(mutex_);

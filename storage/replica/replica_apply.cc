@@ -479,14 +479,14 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
     if (const Scope* chapter = ChapterScope(peer)) stored.meta.maker = *chapter;
   }
   if (take_back) {
+    outcome.taken_back = true;
     transaction.batch().Delete(Table::kMeta, keys::Dropped(key));
     stored.meta.again = dropped.dropped_for;
     // Taken back in a state that may lack writes of ours: never write under an id
     // whose writes others may have seen.
-    const bool lacks = std::any_of(
-        dropped.words.begin(), dropped.words.end(),
-        [&](const LeavingWord& word) { return !stored.record.seen.CoversAll(word.seen); });
-    if (lacks && !IsPlanted(Planted::kTakenBackTooEarly)) ChangeIdentity();
+    if (!stored.record.seen.CoversAll(dropped.seen) && !IsPlanted(Planted::kTakenBackTooEarly)) {
+      ChangeIdentity();
+    }
   }
   clock_.Observe(stored.record.seen.Highest());
   transaction.Touch(key);
@@ -534,7 +534,7 @@ void Replica::TakeOutRefused(Transaction& transaction, const RecordKey& key,
     const bool known =
         std::any_of(acknowledged->begin(), acknowledged->end(), [&](const auto& entry) {
           const auto& [other, by] = entry;
-          return other != hub.replica && cell.version.time <= by.own_high &&
+          return !SameLineage(other, hub.replica) && cell.version.time <= by.own_high &&
                  cell.learned <= by.farthest;
         });
     if (known) elsewhere.insert(cell.version);
@@ -639,37 +639,55 @@ std::vector<RecordKey> Replica::LeadersOf(const RefusedWrite& refused) const {
   return LeadersOf(refused.key, record);
 }
 
-absl::StatusOr<std::vector<RecordKey>> Replica::ListedNotHeld() {
+absl::StatusOr<std::vector<RecordKey>> Replica::FindMissing(const PeerIdentity& hub) {
   absl::MutexLock lock(&mutex_);
-  const std::string prefix(1, keys::kRefusedKind);
   auto snapshot = engine_.NewSnapshot();
-  std::set<RecordKey> found;
-  const auto find = [&](const RecordKey& key) -> absl::StatusOr<bool> {
+  const auto holds = [&](const RecordKey& key) -> absl::StatusOr<bool> {
     const auto held = snapshot->Get(Table::kRecord, EncodeKey(key));
     if (!held.ok() && !absl::IsNotFound(held.status())) return held.status();
-    if (!held.ok() && found.size() < kListedAskedMax) found.insert(key);
-    return !held.ok();
+    return held.ok();
   };
+  std::set<RecordKey> listed;
+  std::string prefix(1, keys::kRefusedKind);
   auto it = snapshot->NewIterator(Table::kMeta, keys::Refused(listed_asked_ + 1),
                                   keys::PrefixEnd(prefix));
   size_t looked_at = 0;
-  for (it->SeekToFirst();
-       it->Valid() && looked_at < kListedAskedMax && found.size() < kListedAskedMax;
-       it->Next(), ++looked_at) {
+  for (it->SeekToFirst(); it->Valid() && looked_at < kMissingAskedMax; it->Next(), ++looked_at) {
     // As where they are forgotten, one that cannot be read stops nothing.
     const auto refused = DecodeRefused(it->value());
     if (!refused.ok()) continue;
-    listed_asked_ = refused->number;
-    CHAPTER_ASSIGN_OR_RETURN(const bool gone, find(refused->key));
+    CHAPTER_ASSIGN_OR_RETURN(const bool held, holds(refused->key));
     // A record that is held follows what it holds.
-    if (!gone) continue;
-    for (const RecordKey& leader : LeadersOf(*refused)) {
-      CHAPTER_RETURN_IF_ERROR(find(leader).status());
+    std::set<RecordKey> asked;
+    if (!held) asked.insert(refused->key);
+    for (const RecordKey& leader : held ? std::vector<RecordKey>() : LeadersOf(*refused)) {
+      CHAPTER_ASSIGN_OR_RETURN(const bool leader_held, holds(leader));
+      if (!leader_held) asked.insert(leader);
     }
+    if (listed.size() + asked.size() > kMissingAskedMax) break;
+    listed.merge(asked);
+    listed_asked_ = Reader(it->key().substr(1)).BigEndian64();
   }
   CHAPTER_RETURN_IF_ERROR(it->status());
   if (!it->Valid()) listed_asked_ = 0;
-  return std::vector<RecordKey>(found.begin(), found.end());
+  std::vector<RecordKey> out(listed.begin(), listed.end());
+
+  prefix = std::string(1, keys::kDroppedKind);
+  it = snapshot->NewIterator(Table::kMeta, dropped_asked_.empty() ? prefix : dropped_asked_,
+                             keys::PrefixEnd(prefix));
+  looked_at = 0;
+  for (it->SeekToFirst(); it->Valid() && looked_at < kMissingAskedMax; it->Next(), ++looked_at) {
+    CHAPTER_ASSIGN_OR_RETURN(const LeavingValue dropped, DecodeLeaving(it->value()));
+    bool follows = !dropped.leaders.empty() && dropped.Find(hub.node, hub.epoch) == nullptr;
+    for (const RecordKey& leader : dropped.leaders) {
+      if (!follows) break;
+      CHAPTER_ASSIGN_OR_RETURN(follows, holds(leader));
+    }
+    if (follows) out.push_back(Reader(it->key().substr(1)).Key());
+  }
+  CHAPTER_RETURN_IF_ERROR(it->status());
+  dropped_asked_ = it->Valid() ? std::string(it->key()) : std::string();
+  return out;
 }
 
 // An entry that cannot be read is known by its key alone, and stops nothing.
@@ -725,6 +743,14 @@ absl::StatusOr<ApplyResult> Replica::Apply(const ApplyRequest& request) {
       CHAPTER_ASSIGN_OR_RETURN(const auto reset, NotedRefusal(transaction, left.key, peer));
       if (reset) TakeOutRefused(transaction, left.key, peer, *reset, nullptr, left.seen);
       const StoredRecord* held = transaction.Find(left.key);
+      if (held == nullptr && !left.unplaced) {
+        // Of what was dropped at another hub's word it need not be asked again.
+        if (const auto bytes = transaction.Get(Table::kMeta, keys::Dropped(left.key)); bytes.ok()) {
+          CHAPTER_ASSIGN_OR_RETURN(LeavingValue dropped, DecodeLeaving(*bytes));
+          dropped.Hear({peer.node, peer.epoch, left.seen});
+          transaction.batch().Put(Table::kMeta, keys::Dropped(left.key), Encode(dropped));
+        }
+      }
       // Without anything seen the hub has never had it: nothing leaves.
       if (held == nullptr || held->record.erased || left.seen.empty() || left.unplaced) continue;
       LeavingValue leaving;

@@ -432,26 +432,8 @@ absl::Status Replica::DropWhereDue(Transaction& transaction, const AcknowledgeRe
     }
     return ended.contains(key) || !transaction.Get(Table::kMeta, keys::Waiting(key, hub.node)).ok();
   };
-  // The same of all that a record follows, as far as it is here.
-  const auto leaders_told = [&](const RecordKey& key,
-                                const StoredRecord& stored) -> absl::StatusOr<bool> {
-    std::vector<RecordKey> leaders = LeadersOf(key, stored.record);
-    std::set<RecordKey> looked_at;
-    while (!leaders.empty()) {
-      const RecordKey leader = leaders.back();
-      leaders.pop_back();
-      if (!looked_at.insert(leader).second) continue;
-      const StoredRecord* held = transaction.Find(leader);
-      if (held == nullptr || held->record.erased) continue;
-      CHAPTER_ASSIGN_OR_RETURN(const bool hub_has_it, told(leader, *held));
-      if (!hub_has_it) return false;
-      for (const RecordKey& above : LeadersOf(leader, held->record)) leaders.push_back(above);
-    }
-    return true;
-  };
   uint64_t count = DecodeNumber(transaction.Get(Table::kMeta, keys::DropCount(hub.node)));
   const uint64_t before = count;
-  bool left_everywhere = true;
   for (const RecordKey& key : leaving_) {
     // The engine's word counts: the record may have been sent again meanwhile.
     auto current = transaction.Get(Table::kMeta, keys::Leaving(key));
@@ -465,12 +447,9 @@ absl::Status Replica::DropWhereDue(Transaction& transaction, const AcknowledgeRe
     if (stored != nullptr && !stored->record.erased) {
       CHAPTER_ASSIGN_OR_RETURN(const bool due, told(key, *stored));
       if (!due) continue;
-      // With its leader it may be this chapter's at another hub, which has told of it once.
-      if (left_everywhere) {
-        CHAPTER_ASSIGN_OR_RETURN(left_everywhere, leaders_told(key, *stored));
-      }
       for (const NodeId& hub_before : stored->meta.again) leaving.NoteDrop(hub_before);
       leaving.NoteDrop(hub.node);
+      leaving.leaders = LeadersOf(key, stored->record);
       transaction.Remove(key);
       transaction.batch().Put(Table::kMeta, keys::Dropped(key), Encode(leaving));
       std::string key_bytes = EncodeKey(key);
@@ -478,9 +457,6 @@ absl::Status Replica::DropWhereDue(Transaction& transaction, const AcknowledgeRe
       dropped.push_back({count, key});
     }
     transaction.batch().Delete(Table::kMeta, keys::Leaving(key));
-  }
-  if (!left_everywhere) {
-    CHAPTER_RETURN_IF_ERROR(VoidCursors(transaction.batch(), hub.replica));
   }
   if (count != before) {
     transaction.batch().Put(Table::kMeta, keys::DropCount(hub.node), EncodeNumber(count));

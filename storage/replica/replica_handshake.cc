@@ -63,15 +63,7 @@ absl::StatusOr<HelloFacts> Replica::SayHello(uint64_t session) {
   const std::string cursors(1, keys::kHubCursorKind);
   auto it = snapshot->NewIterator(Table::kMeta, cursors, keys::PrefixEnd(cursors));
   for (it->SeekToFirst(); it->Valid(); it->Next()) {
-    Reader key(it->key().substr(1));
-    Reader value(it->value());
-    FeedCursor cursor;
-    cursor.replica = {key.BigEndian64()};
-    cursor.scope = {std::string(key.Bytes(key.remaining()))};
-    cursor.epoch = {value.Fixed64()};
-    cursor.sequence = {value.Fixed64()};
-    cursor.mark = {value.Fixed64()};
-    hello.cursors.push_back(std::move(cursor));
+    hello.cursors.push_back(DecodeCursor(it->key(), it->value()));
   }
   CHAPTER_RETURN_IF_ERROR(it->status());
   CHAPTER_ASSIGN_OR_RETURN(const auto by_hub, ReadAcknowledged(*snapshot));
@@ -251,7 +243,9 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
     const bool any_cursor =
         std::any_of(hello.cursors.begin(), hello.cursors.end(),
                     [&](const FeedCursor& theirs) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-                      return theirs.replica == identity_.replica && theirs.epoch == identity_.epoch;
+                      // Without a scope it is a void one's position.
+                      return theirs.replica == identity_.replica &&
+                             theirs.epoch == identity_.epoch && !theirs.scope.name.empty();
                     });
     // The same where it stands before the end of what it was told anew: what was beyond may have
     // been changed since, and have another place.
@@ -451,11 +445,12 @@ absl::StatusOr<JoinedHub> Replica::JoinHub(const PeerIdentity& hub, const Welcom
       }
       std::string prefix(1, keys::kHubCursorKind);
       auto it = snapshot->NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
+      if (dropped) CHAPTER_RETURN_IF_ERROR(VoidCursors(batch, hub.replica));
       for (it->SeekToFirst(); it->Valid(); it->Next()) {
         const ReplicaId feed{Reader(it->key().substr(1)).BigEndian64()};
-        if (feed != hub.replica && (dropped || SameLineage(feed, hub.replica))) {
-          batch.Delete(Table::kMeta, it->key());
-        }
+        if (feed == hub.replica || !SameLineage(feed, hub.replica)) continue;
+        batch.Delete(Table::kMeta, it->key());
+        batch.Delete(Table::kMeta, keys::Cursor(feed, /*peer_is_hub=*/true, {}));
       }
       CHAPTER_RETURN_IF_ERROR(it->status());
       prefix = std::string(1, keys::kLeavingKind);

@@ -95,6 +95,12 @@ bool Replica::NoteReached(const Snapshot& snapshot, const std::vector<FeedCursor
                  !Remembers(snapshot, cursor);
       continue;
     }
+    // An id that this one has taken since, and forgotten.
+    if (SameLineage(cursor.replica, identity_.replica)) {
+      identity_.own.push_back(cursor.replica);
+      further = true;
+      continue;
+    }
     const FeedCursor one{cursor.replica, cursor.epoch, {}, cursor.sequence, cursor.mark};
     if (noted == kReachedToldMax ||
         std::find(reached_.begin(), reached_.end(), one) != reached_.end()) {
@@ -136,10 +142,19 @@ absl::StatusOr<bool> Replica::NoteHubs(const std::vector<KnownHub>& hubs, bool& 
 absl::Status Replica::VoidCursors(WriteBatch& batch, ReplicaId but) const {
   const std::string prefix(1, keys::kHubCursorKind);
   auto snapshot = engine_.NewSnapshot();
+  std::map<ReplicaId, FeedCursor> farthest;
   auto it = snapshot->NewIterator(Table::kMeta, prefix, keys::PrefixEnd(prefix));
   for (it->SeekToFirst(); it->Valid(); it->Next()) {
-    const ReplicaId hub{Reader(it->key().substr(1)).BigEndian64()};
-    if (hub != but) batch.Delete(Table::kMeta, it->key());
+    const FeedCursor cursor = DecodeCursor(it->key(), it->value());
+    if (cursor.replica == but) continue;
+    batch.Delete(Table::kMeta, it->key());
+    FeedCursor& known = farthest[cursor.replica];
+    if (cursor.sequence >= known.sequence) known = cursor;
+  }
+  // A hub that has gone back is found out by a position that it does not know.
+  for (auto& [hub, cursor] : farthest) {
+    cursor.scope = {};
+    PutCursor(cursor, /*peer_is_hub=*/true, batch);
   }
   return it->status();
 }

@@ -362,8 +362,16 @@ void Federation::CheckHello(Watch& watch, const v1::Hello& hello) {
   for (const v1::Cursor& cursor : hello.cursors()) {
     // A stranger in a hub's name has a feed of its own.
     if (!replicas_told_.contains(cursor.replica())) continue;
-    const auto reached = site.reached.find({cursor.replica(), cursor.epoch(), cursor.scope()});
-    if (cursor.sequence() <= (reached == site.reached.end() ? 0 : reached->second)) continue;
+    uint64_t reached = 0;
+    for (const auto& [where, sequence] : site.reached) {
+      const auto& [replica, epoch, scope] = where;
+      // Of void ones there is only the position.
+      if (replica == cursor.replica() && epoch == cursor.epoch() &&
+          (cursor.scope().empty() || scope == cursor.scope())) {
+        reached = std::max(reached, sequence);
+      }
+    }
+    if (cursor.sequence() <= reached) continue;
     Fail(absl::StrCat(site.name, " says to have more of a feed than it got: ", cursor.scope(), " ",
                       cursor.sequence(), " of ", storage::ToHex(cursor.replica())));
   }

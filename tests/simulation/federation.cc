@@ -296,6 +296,8 @@ void Federation::Start(size_t number) {
                    " epoch ", storage::ToHex(site.life->replica->epoch().value)));
   CheckFeeds(number);
   NoteIds(site);
+  // Refused when the power failed.
+  NoteRefused(number);
   std::set<std::string> held;
   for (const auto& [record, now] : ReadAll(number)) {
     ledger_.Observe(number, record, now);

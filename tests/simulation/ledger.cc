@@ -290,13 +290,12 @@ void Ledger::Judge(const std::string& name, History& history, const PlainEntry& 
   const bool remains = hub_went_back_ && refused != refused_.end();
   // What one hub has refused, another, where it waited as well, can have taken since, with what its
   // author had replaced. It is one of the two, or one of them had seen it.
-  const auto by_them = [&](size_t number) {
-    const size_t site = history.writes[number].site;
-    return (site == l.site || site == c.site) && (history.writes[number].seen_at & hubs_) != 0 &&
+  const auto of_them = [&](size_t number) {
+    return (history.writes[number].seen_at & hubs_) != 0 &&
            (number == *lost || number == *current || l.past.Has(number) || c.past.Has(number));
   };
   const bool elsewhere = std::popcount(hubs_) > 1 && refused != refused_.end() &&
-                         std::any_of(refused->second.begin(), refused->second.end(), by_them);
+                         std::any_of(refused->second.begin(), refused->second.end(), of_them);
   if (MayAlarm(l) || MayAlarm(c)) {
     ++alarms_allowed_["of what may be lost or is stamped again or of two computers under one id"];
     return;
@@ -622,11 +621,19 @@ std::set<size_t> Ledger::GoneWithLeader(const std::string& name, const History& 
   std::set<size_t> sites;
   const auto refused = refused_.find(name);
   if (refused == refused_.end()) return sites;
+  // A hub that went back may have lost the erasure since.
+  const auto erased = [&](const std::string& leader) {
+    const auto record = records.find(leader);
+    if (record != records.end() && record->second.erased) return true;
+    const auto known = histories_.find(leader);
+    return known != histories_.end() &&
+           std::any_of(known->second.writes.begin(), known->second.writes.end(),
+                       [](const PlainWrite& w) { return w.kind == PlainWrite::Kind::kErase; });
+  };
   for (const size_t number : refused->second) {
     const PlainWrite& write = history.writes[number];
     const auto leader = LeaderName(name, write.path, write.value);
-    const auto it = leader ? records.find(*leader) : records.end();
-    if (it != records.end() && it->second.erased) sites.insert(write.site);
+    if (leader && erased(*leader)) sites.insert(write.site);
   }
   return sites;
 }

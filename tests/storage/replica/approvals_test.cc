@@ -229,6 +229,27 @@ TEST_F(ApprovalsTest, WhatIsApprovedIsWhatWasShown) {
   EXPECT_TRUE(hub_->Approve(Waiting()[0].number).ok());
 }
 
+TEST_F(ApprovalsTest, WhatIsApprovedIsMergedAlsoWhereTheHubHasSeenItAndLostIt) {
+  // Two computers wrote under one id, and of the two the other's later write is known here.
+  ASSERT_TRUE(Write(LocalWrite::Kind::kUpsert, Key(1), {Text(kChapter, "toronto")}).ok());
+  const Version lost{HybridTime::FromWall(environment_.now_ms), {uint64_t{9} << kLineageShift}};
+  PeerIdentity other = italy_;
+  other.hub = true;
+  other.scopes = {};
+  RecordUpdate known{.state = hub_->Read(Key(1))->record};
+  known.state.seen.Advance(lost);
+  ASSERT_TRUE(
+      hub_->Apply({.peer = other, .records = {{Sequence{1}, Key(1), EncodeUpdate(known)}}}).ok());
+  RecordUpdate pushed = known;
+  CellWrite text = Text(kText, "found again");
+  pushed.state.Put({text.path, lost, "milan", text.value, {}});
+  EXPECT_EQ(Pushed(Key(1), pushed), Reason::kWaits);
+  ASSERT_TRUE(hub_->Approve(Waiting()[0].number).ok());
+  const Record record = hub_->Read(Key(1))->record;
+  ASSERT_NE(record.Find(text.path), nullptr);
+  EXPECT_EQ(record.Find(text.path)->value, text.value);
+}
+
 TEST_F(ApprovalsTest, WhatWouldFollowAnotherRecordIsJudgedAsANewOneWouldBe) {
   ASSERT_TRUE(Write(LocalWrite::Kind::kUpsert, Key(1), {Text(kChapter, "toronto")}).ok());
   ASSERT_TRUE(Write(LocalWrite::Kind::kUpsert, Key(2), {Text(kChapter, "italy")}).ok());
@@ -516,6 +537,29 @@ TEST_F(AwaitingTest, WhatWasRejectedIsNotPushedAlsoWhereTheHubAsks) {
   RecordsRequest other = asked;
   other.peer.node.bytes[0] = 2;
   EXPECT_EQ(node_->ReadRecords(other)->items.front().kind, FeedItem::Kind::kChange);
+}
+
+TEST_F(AwaitingTest, OfTwoValuesOfOneVersionTheOneThatStandsIsTakenWhereTheLogIsKnown) {
+  // The hub's answer leaves out what this node itself wrote, and tells of the conflict.
+  Put("a");
+  const Record mine = node_->Read(Key(1))->record;
+  RecordUpdate theirs{.state = mine};
+  CellWrite other = Text(kText, "b");
+  theirs.state.cells.front().value = other.value;
+  const MergeResult merged = Merge(theirs.state, {.state = mine}, {hub_.replica, HybridTime{1}});
+  ASSERT_THAT(merged.record.conflicts, SizeIs(1));
+  const std::optional<std::string> stands = merged.record.cells.front().value;
+  ASSERT_NE(stands, mine.cells.front().value);
+  RecordUpdate partial{.state = merged.record};
+  partial.base = mine.seen;
+  partial.whole = false;
+  partial.state.cells.clear();
+  ASSERT_TRUE(
+      node_->Apply({.peer = hub_, .records = {{Sequence{1}, Key(1), EncodeUpdate(partial)}}}).ok());
+  const RecordUpdate whole{.state = merged.record};
+  ASSERT_TRUE(
+      node_->Apply({.peer = hub_, .records = {{Sequence{2}, Key(1), EncodeUpdate(whole)}}}).ok());
+  EXPECT_EQ(node_->Read(Key(1))->record.cells.front().value, stands);
 }
 
 TEST_F(AwaitingTest, WithTheHubsErasureNothingWaits) {
