@@ -653,7 +653,7 @@ absl::StatusOr<std::vector<RecordKey>> Replica::FindMissing(const PeerIdentity& 
                                   keys::PrefixEnd(prefix));
   size_t looked_at = 0;
   for (it->SeekToFirst(); it->Valid() && looked_at < kMissingAskedMax; it->Next(), ++looked_at) {
-    // As where they are forgotten, one that cannot be read stops nothing.
+    // One that cannot be read stops nothing, here and where lists are forgotten.
     const auto refused = DecodeRefused(it->value());
     if (!refused.ok()) continue;
     CHAPTER_ASSIGN_OR_RETURN(const bool held, holds(refused->key));
@@ -677,9 +677,10 @@ absl::StatusOr<std::vector<RecordKey>> Replica::FindMissing(const PeerIdentity& 
                              keys::PrefixEnd(prefix));
   looked_at = 0;
   for (it->SeekToFirst(); it->Valid() && looked_at < kMissingAskedMax; it->Next(), ++looked_at) {
-    CHAPTER_ASSIGN_OR_RETURN(const LeavingValue dropped, DecodeLeaving(it->value()));
-    bool follows = !dropped.leaders.empty() && dropped.Find(hub.node, hub.epoch) == nullptr;
-    for (const RecordKey& leader : dropped.leaders) {
+    const auto dropped = DecodeLeaving(it->value());
+    if (!dropped.ok()) continue;
+    bool follows = !dropped->leaders.empty() && dropped->Find(hub.node, hub.epoch) == nullptr;
+    for (const RecordKey& leader : dropped->leaders) {
       if (!follows) break;
       CHAPTER_ASSIGN_OR_RETURN(follows, holds(leader));
     }
@@ -746,9 +747,10 @@ absl::StatusOr<ApplyResult> Replica::Apply(const ApplyRequest& request) {
       if (held == nullptr && !left.unplaced) {
         // Of what was dropped at another hub's word it need not be asked again.
         if (const auto bytes = transaction.Get(Table::kMeta, keys::Dropped(left.key)); bytes.ok()) {
-          CHAPTER_ASSIGN_OR_RETURN(LeavingValue dropped, DecodeLeaving(*bytes));
-          dropped.Hear({peer.node, peer.epoch, left.seen});
-          transaction.batch().Put(Table::kMeta, keys::Dropped(left.key), Encode(dropped));
+          auto dropped = DecodeLeaving(*bytes);
+          if (!dropped.ok()) continue;
+          dropped->Hear({peer.node, peer.epoch, left.seen});
+          transaction.batch().Put(Table::kMeta, keys::Dropped(left.key), Encode(*dropped));
         }
       }
       // Without anything seen the hub has never had it: nothing leaves.

@@ -97,6 +97,8 @@ bool Replica::NoteReached(const Snapshot& snapshot, const std::vector<FeedCursor
     }
     // An id that this one has taken since, and forgotten.
     if (SameLineage(cursor.replica, identity_.replica)) {
+      if (noted == kReachedToldMax) continue;
+      ++noted;
       identity_.own.push_back(cursor.replica);
       further = true;
       continue;

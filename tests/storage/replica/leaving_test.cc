@@ -175,6 +175,11 @@ TEST_F(MissingTest, OfWhatOneHubHadDroppedAnotherIsAskedWhereItsLeaderIsHeld) {
   ASSERT_TRUE(node_->Apply({.peer = Hub(2), .left = {{consent, {}}}}).ok());
   EXPECT_THAT(Missing(2), IsEmpty());
   EXPECT_THAT(Missing(3), ElementsAre(consent));
+  // What cannot be read stops nothing.
+  WriteBatch batch;
+  batch.Put(Table::kMeta, keys::Dropped(Key(4, kConsent)), "damaged");
+  ASSERT_TRUE(engine_.Write(batch).ok());
+  EXPECT_THAT(Missing(3), ElementsAre(consent));
   Leaves(1, Key(1));
   EXPECT_THAT(Missing(3), IsEmpty()) << "nothing tells of the member, who has left as well";
 }
