@@ -745,11 +745,12 @@ absl::StatusOr<ApplyResult> Replica::Apply(const ApplyRequest& request) {
       if (reset) TakeOutRefused(transaction, left.key, peer, *reset, nullptr, left.seen);
       const StoredRecord* held = transaction.Find(left.key);
       if (held == nullptr && !left.unplaced) {
-        // Of what was dropped at another hub's word it need not be asked again.
+        // Of what was dropped at another hub's word it need not be asked again. What may come back
+        // is decided by what the record had seen when it was dropped.
         if (const auto bytes = transaction.Get(Table::kMeta, keys::Dropped(left.key)); bytes.ok()) {
           auto dropped = DecodeLeaving(*bytes);
           if (!dropped.ok()) continue;
-          dropped->Hear({peer.node, peer.epoch, left.seen});
+          dropped->Hear({peer.node, peer.epoch, {}});
           transaction.batch().Put(Table::kMeta, keys::Dropped(left.key), Encode(*dropped));
         }
       }

@@ -126,6 +126,13 @@ class MissingTest : public testing::Test {
     auto opened = Replica::Open(engine_, environment_, options_);
     EXPECT_TRUE(opened.ok()) << opened.status();
     node_ = *std::move(opened);
+    WriteBatch batch;
+    for (uint8_t hub = 1; hub <= 3; ++hub) {
+      HubEpochs met;
+      met.Meet(Hub(hub).epoch, environment_.NowMs());
+      batch.Put(Table::kMeta, keys::HubEpochsOf(Node(hub)), Encode(met));
+    }
+    EXPECT_TRUE(engine_.Write(batch).ok());
   }
 
   PeerIdentity Hub(uint8_t number) {
@@ -182,6 +189,23 @@ TEST_F(MissingTest, OfWhatOneHubHadDroppedAnotherIsAskedWhereItsLeaderIsHeld) {
   EXPECT_THAT(Missing(3), ElementsAre(consent));
   Leaves(1, Key(1));
   EXPECT_THAT(Missing(3), IsEmpty()) << "nothing tells of the member, who has left as well";
+}
+
+TEST_F(MissingTest, WhatWasDroppedComesBackInTheStateThatItWasDroppedIn) {
+  // Whatever another hub says of what is not here any more.
+  Put(Key(1), Text(kChapter, "italy"));
+  RecordUpdate back{.state = node_->Read(Key(1))->record};
+  Leaves(1, Key(1));
+  ASSERT_TRUE(node_->Apply({.peer = Hub(2), .left = {{Key(1), SeenUpTo(100)}}}).ok());
+  const auto offer = [&] {
+    const auto result =
+        node_->Apply({.peer = Hub(1), .records = {{Sequence{1}, Key(1), EncodeUpdate(back)}}});
+    EXPECT_TRUE(result.ok()) << result.status();
+    return result.ok() && result->outcomes.front().taken_back;
+  };
+  EXPECT_FALSE(offer()) << "the hub is behind what it said";
+  back.state.seen.Unite(SeenUpTo(1));
+  EXPECT_TRUE(offer());
 }
 
 TEST_F(MissingTest, OfManyRefusedWritesTheRecordsAreAskedForInTurn) {
