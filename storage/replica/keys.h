@@ -120,6 +120,8 @@ inline std::string DropsNoted(const NodeId& node, Epoch epoch) {
 inline std::string DroppedBy(const NodeId& node, Epoch epoch, const RecordKey& key) {
   return ByNodeEpoch('x', node, epoch) + EncodeKey(key);
 }
+// At a hub: the replica id under which a node came last, by its epoch.
+inline std::string CameAs(const NodeId& node, Epoch epoch) { return ByNodeEpoch('i', node, epoch); }
 // At a hub: refusals that a node has not noted.
 inline std::string RefusalPrefix(const NodeId& node, Epoch epoch) {
   return ByNodeEpoch('r', node, epoch);

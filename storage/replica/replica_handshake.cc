@@ -192,6 +192,15 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
       former.shared = true;
       batch.Put(Table::kMeta, keys::SessionsOf(id), Encode(former));
     }
+    // Whoever came last in this epoch of a node, and is no former self of this one, is another
+    // computer: each has taken an id of its own before it was found out.
+    const std::string came_as_key = keys::CameAs(peer.node, peer.epoch);
+    const ReplicaId came_as{DecodeNumber(transaction.Get(Table::kMeta, came_as_key))};
+    const auto among = [&](const std::vector<ReplicaId>& ids) {
+      return std::find(ids.begin(), ids.end(), came_as) != ids.end();
+    };
+    const bool another_came = !peer.hub && came_as != ReplicaId{} && came_as != peer.replica &&
+                              !among(hello.former) && !among(hello.copied);
     std::vector<Scope> scopes(peer.scopes.begin(), peer.scopes.end());
     if (peer.hub) scopes = {Scope::All()};
     for (const Scope& scope : scopes) {
@@ -220,7 +229,7 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
     // back; unless this replica has. A hub in an epoch that is over has.
     const bool over =
         std::find(epochs.earlier.begin(), epochs.earlier.end(), peer.epoch) != epochs.earlier.end();
-    if (over || (!rolled_back && (sessions.shared || !remembered))) {
+    if (over || another_came || (!rolled_back && (sessions.shared || !remembered))) {
       sessions.shared = accepted.shared = true;
     } else {
       rolled_back |= acknowledged_more;
@@ -255,6 +264,7 @@ absl::StatusOr<AcceptedPeer> Replica::AcceptPeer(const PeerIdentity& peer,
     if ((!any_cursor || behind) && !accepted.shared) sessions.anew = kToEndOfFeed;
     accepted.anew = sessions.anew;
     if (!accepted.shared) {
+      if (!peer.hub) batch.Put(Table::kMeta, came_as_key, EncodeNumber(peer.replica.value));
       sessions.epoch = identity_.epoch;
       if (hello.session != 0) {
         sessions.last = hello.session;

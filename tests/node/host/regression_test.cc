@@ -829,6 +829,28 @@ TEST_F(RegressionTest, WhatIsPushedInASessionOfTheOldEpochIsNotTaken) {
   EXPECT_TRUE(hq.Has(kNote1));
 }
 
+TEST_F(RegressionTest, ACloneIsFoundOutAlsoWhereBothHaveTakenAnotherId) {
+  // Cloned while a refusal was under way each took an id of its own, and heard refusals of the
+  // other's: what one had written stayed there, and was in no list.
+  const storage::ReplicaId before = italy.replica->replica_id();
+  const auto comes_as = [&](uint64_t add, std::vector<storage::ReplicaId> former) {
+    storage::PeerIdentity peer = Peer(italy);
+    peer.replica.value += add;
+    storage::HelloFacts hello = *italy.replica->SayHello(0);
+    hello.replica = peer.replica;
+    hello.former = std::move(former);
+    const auto accepted = hq.replica->AcceptPeer(peer, hello);
+    EXPECT_TRUE(accepted.ok()) << accepted.status();
+    return accepted.ok() && accepted->shared;
+  };
+  EXPECT_FALSE(comes_as(0, {}));
+  EXPECT_FALSE(comes_as(1, {before}));
+  EXPECT_TRUE(comes_as(2, {before})) << "the clone";
+  EXPECT_FALSE(comes_as(1, {before})) << "who came first goes on";
+  EXPECT_FALSE(comes_as(3, {{before.value + 1}, before}));
+  EXPECT_FALSE(comes_as(4, {{before.value + 3}, {before.value + 1}, before}));
+}
+
 TEST_F(RegressionTest, APositionIsToldInBothDirectionsAndOnceASession) {
   Site hq2{"hq2", true, 9};
   ASSERT_TRUE(hq2.Put(kNote1, {{kChapterField, "italy"}}).ok());
