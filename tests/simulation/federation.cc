@@ -1020,6 +1020,11 @@ void Federation::GoBack(size_t number, Aware aware) {
       site.not_to_be_found_out = sites_[client.target]->went_back_ms > client.met_ms;
       ledger_.Twins(number, number);
       ledger_.MayUseOldIds(number);
+      // A copy that knows of it brings what was not told, under this id.
+      const bool copied_before = std::any_of(sites_.begin(), sites_.end(), [&](const auto& other) {
+        return other->copied_as == site.replica_id;
+      });
+      if (copied_before) ledger_.ExcuseWritesUnder(site.replica_id, kSharedUntold);
     }
   }
   StartLater(number, fault_random_.Between(10, 2000));
@@ -1054,6 +1059,7 @@ std::optional<size_t> Federation::Copy(size_t number, Aware aware, const std::st
   site->epochs = original.epochs;
   site->reached = original.reached;
   site->replica_id = original.replica_id;
+  if (aware == Aware::kYes) site->copied_as = original.replica_id;
   past_changed_ = true;
   Log(absl::StrCat(original.name,
                    aware == Aware::kYes ? "'s folder is copied to " : " is cloned as ",

@@ -263,12 +263,13 @@ class Federation {
     std::optional<uint64_t> unaware_as;
     // Its former ids, unless it gave one up because a clone was found out.
     std::set<uint64_t> former_ids;
-    uint64_t replica_id = 0;      // as when it was last looked at
-    uint64_t epoch = 0;           // the same
-    uint64_t quiet_hellos = 0;    // said since all faults ended
-    uint64_t quiet_epochs = 0;    // begun since then
-    std::set<uint64_t> epochs;    // that it, or what it was copied from, has begun
-    std::vector<Client> clients;  // a node has one, for its hub
+    std::optional<uint64_t> copied_as;  // of a copy that knows of it: the original's id then
+    uint64_t replica_id = 0;            // as when it was last looked at
+    uint64_t epoch = 0;                 // the same
+    uint64_t quiet_hellos = 0;          // said since all faults ended
+    uint64_t quiet_epochs = 0;          // begun since then
+    std::set<uint64_t> epochs;          // that it, or what it was copied from, has begun
+    std::vector<Client> clients;        // a node has one, for its hub
     std::vector<Backup> backups;
     std::set<std::string> changed;  // records to look at
     // At a hub, by record: the scopes it is in, and when it left those it was in, in
