@@ -36,6 +36,17 @@ class RegressionTest : public testing::Test {
   Site hq{"hq", true, 1};
   Site italy{"italy", false, 2};
   Site toronto{"toronto", false, 3};
+
+  // A write of Italy's to kNote1, which has moved on: it is listed, and the record is dropped.
+  void RefuseOneThatIsDropped() {
+    ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "italy"}}).ok());
+    ASSERT_TRUE(Sync(italy, hq).ok());
+    ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "toronto"}}).ok());
+    ASSERT_TRUE(italy.Put(kNote1, {{kHqField, "x"}, {kTextField, "personal"}}).ok());
+    ASSERT_TRUE(Sync(italy, hq).ok());
+    ASSERT_FALSE(italy.Has(kNote1));
+    ASSERT_EQ(italy.replica->ListRefused(0, 10)->size(), 1u);
+  }
 };
 
 PeerIdentity Peer(const Site& site) {
@@ -1001,13 +1012,7 @@ TEST_F(RegressionTest, AnErasureReachesWhoBroughtAnUnplacedRecord) {
 
 TEST_F(RegressionTest, AnErasureEmptiesTheListOfRefusedWritesOfADroppedRecord) {
   // Refused writes of a record that was dropped outlived its erasure.
-  ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "italy"}}).ok());
-  ASSERT_TRUE(Sync(italy, hq).ok());
-  ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "toronto"}}).ok());
-  ASSERT_TRUE(italy.Put(kNote1, {{kHqField, "x"}, {kTextField, "personal"}}).ok());
-  ASSERT_TRUE(Sync(italy, hq).ok());
-  ASSERT_FALSE(italy.Has(kNote1));
-  ASSERT_EQ(italy.replica->ListRefused(0, 10)->size(), 1u);
+  ASSERT_NO_FATAL_FAILURE(RefuseOneThatIsDropped());
   ASSERT_TRUE(hq.Do(LocalWrite::Kind::kErase, kNote1).ok());
   for (int i = 0; i < 3; ++i) ASSERT_TRUE(Sync(italy, hq).ok());
   EXPECT_EQ(italy.replica->ListRefused(0, 10)->size(), 0u);
@@ -1015,12 +1020,7 @@ TEST_F(RegressionTest, AnErasureEmptiesTheListOfRefusedWritesOfADroppedRecord) {
 
 TEST_F(RegressionTest, AnErasureEmptiesThatListAlsoInASessionThatGoesOn) {
   // A session may last for months.
-  ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "italy"}}).ok());
-  ASSERT_TRUE(Sync(italy, hq).ok());
-  ASSERT_TRUE(hq.Put(kNote1, {{kChapterField, "toronto"}}).ok());
-  ASSERT_TRUE(italy.Put(kNote1, {{kHqField, "x"}, {kTextField, "personal"}}).ok());
-  ASSERT_TRUE(Sync(italy, hq).ok());
-  ASSERT_FALSE(italy.Has(kNote1));
+  ASSERT_NO_FATAL_FAILURE(RefuseOneThatIsDropped());
   Loopback loopback(*italy.replica, TestConfig(italy, true), *hq.replica, TestConfig(hq, false),
                     ScopesOf(italy));
   ASSERT_TRUE(loopback.Run().ok());
