@@ -114,7 +114,8 @@ class Surgeon {
 
   // What was written later under an id of which something leaves is written again under another id
   // (StampLater). Not what another hub may have: the two would meet as two writes, and under its
-  // own id it would claim to have seen what was refused. It leaves as well; that hub tells of it.
+  // own id it would claim to have seen what was refused. It leaves as well; where that hub has it,
+  // it tells of it.
   void TakeLaterElsewhere() {
     std::erase_if(out_.later.state.cells, [&](const Cell& cell) {
       const bool leaves =

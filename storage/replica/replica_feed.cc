@@ -418,20 +418,6 @@ absl::Status Replica::DropWhereDue(Transaction& transaction, const AcknowledgeRe
   // What was refused waits for the hub's state of the record, in which it is not.
   std::set<RecordKey> refused(request.push_again.begin(), request.push_again.end());
   for (const RefusedRecord& record : request.refused) refused.insert(record.key);
-  // Whether the hub has all that is here of a record, or what it did not take is listed.
-  const auto told = [&](const RecordKey& key, const StoredRecord& stored) -> absl::StatusOr<bool> {
-    if (stored.meta.latest > through && stored.meta.origin != hub.replica &&
-        !IsPlanted(Planted::kDropBeforeAcknowledgement)) {
-      return false;
-    }
-    if (refused.contains(key)) return false;
-    // What another hub refused this one has taken, or would say so.
-    if (const auto reset = transaction.Get(Table::kMeta, keys::Reset(key)); reset.ok()) {
-      CHAPTER_ASSIGN_OR_RETURN(const ResetValue noted, DecodeReset(*reset));
-      if (noted.hub == hub.node) return false;
-    }
-    return ended.contains(key) || !transaction.Get(Table::kMeta, keys::Waiting(key, hub.node)).ok();
-  };
   uint64_t count = DecodeNumber(transaction.Get(Table::kMeta, keys::DropCount(hub.node)));
   const uint64_t before = count;
   for (const RecordKey& key : leaving_) {
@@ -445,8 +431,18 @@ absl::Status Replica::DropWhereDue(Transaction& transaction, const AcknowledgeRe
     if (leaving.Find(hub.node, hub.epoch) == nullptr) continue;
     const StoredRecord* stored = transaction.Find(key);
     if (stored != nullptr && !stored->record.erased) {
-      CHAPTER_ASSIGN_OR_RETURN(const bool due, told(key, *stored));
-      if (!due) continue;
+      if (stored->meta.latest > through && stored->meta.origin != hub.replica &&
+          !IsPlanted(Planted::kDropBeforeAcknowledgement)) {
+        continue;
+      }
+      if (refused.contains(key)) continue;
+      // What another hub refused this one has taken, or would say so.
+      if (const auto reset = transaction.Get(Table::kMeta, keys::Reset(key)); reset.ok()) {
+        CHAPTER_ASSIGN_OR_RETURN(const ResetValue noted, DecodeReset(*reset));
+        if (noted.hub == hub.node) continue;
+      }
+      const bool waits = transaction.Get(Table::kMeta, keys::Waiting(key, hub.node)).ok();
+      if (waits && !ended.contains(key)) continue;
       for (const NodeId& hub_before : stored->meta.again) leaving.NoteDrop(hub_before);
       leaving.NoteDrop(hub.node);
       leaving.leaders = LeadersOf(key, stored->record);

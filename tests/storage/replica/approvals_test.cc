@@ -11,6 +11,7 @@
 #include "storage/replica/exchange.h"
 #include "storage/replica/keys.h"
 #include "storage/replica/replica.h"
+#include "tests/storage/replica/small_schema.h"
 
 namespace chaptersync::storage {
 namespace {
@@ -20,44 +21,6 @@ using testing::IsEmpty;
 using testing::Not;
 using testing::SizeIs;
 using Reason = RefusedRecord::Reason;
-
-constexpr EntityNumber kMember{1};
-constexpr EntityNumber kConsent{2};
-constexpr uint32_t kChapter = 1;
-constexpr uint32_t kLeader = 2;
-constexpr uint32_t kText = 3;
-
-class FixedEnvironment : public Environment {
- public:
-  uint64_t NowMs() override { return now_ms; }
-  uint64_t Random() override { return ++random; }
-  uint64_t now_ms = 1'700'000'000'000;
-  uint64_t random = 1;
-};
-
-RecordKey Key(uint32_t number, EntityNumber entity = kMember) {
-  RecordKey key{entity, {}};
-  for (size_t i = 0; i < 4; ++i) {
-    key.id.bytes[15 - i] = static_cast<uint8_t>(number >> (8 * i));
-  }
-  return key;
-}
-
-CellWrite Text(uint32_t field, const std::string& text) {
-  std::string wire;
-  AppendVarint(uint64_t{field} * 8 + 2, wire);
-  AppendString(text, wire);
-  return {{.field = field, .map_key = {}}, wire};
-}
-
-std::map<EntityNumber, EntityRule> Rules() {
-  using Clause = ScopeClause::Kind;
-  std::map<EntityNumber, EntityRule> rules;
-  rules[kMember].scope.clauses = {{.kind = Clause::kChapterField, .field = kChapter}};
-  rules[kConsent].scope.clauses = {
-      {.kind = Clause::kFollows, .field = kLeader, .leader = {kMember}}};
-  return rules;
-}
 
 class ApprovalsTest : public testing::Test {
  protected:

@@ -16,6 +16,7 @@
 #include "storage/replica/keys.h"
 #include "storage/replica/meta_values.h"
 #include "storage/replica/replica.h"
+#include "tests/storage/replica/small_schema.h"
 
 namespace chaptersync::storage {
 namespace {
@@ -24,10 +25,6 @@ using testing::ElementsAre;
 using testing::IsEmpty;
 using testing::SizeIs;
 
-constexpr EntityNumber kMember{1};
-constexpr EntityNumber kConsent{2};
-constexpr uint32_t kChapter = 1;
-constexpr uint32_t kLeader = 2;
 constexpr ReplicaId kWriter{uint64_t{9} << kLineageShift};
 
 NodeId Node(uint8_t number) {
@@ -94,35 +91,12 @@ TEST(LeavingTest, ComesBackFromItsBytes) {
   EXPECT_TRUE(absl::IsDataLoss(DecodeLeaving(bytes + "x").status()));
 }
 
-class FixedEnvironment : public Environment {
- public:
-  uint64_t NowMs() override { return 1'700'000'000'000; }
-  uint64_t Random() override { return ++random; }
-  uint64_t random = 1;
-};
-
-RecordKey Key(uint8_t number, EntityNumber entity = kMember) {
-  RecordKey key{entity, {}};
-  key.id.bytes[15] = number;
-  return key;
-}
-
-CellWrite Text(uint32_t field, const std::string& text) {
-  std::string wire;
-  AppendVarint(uint64_t{field} * 8 + 2, wire);
-  AppendString(text, wire);
-  return {{.field = field, .map_key = {}}, wire};
-}
-
 // A node of Italy with a member and her consent, and two hubs.
 class MissingTest : public testing::Test {
  protected:
   MissingTest() {
     options_.chapter = "italy";
-    using Clause = ScopeClause::Kind;
-    options_.entities[kMember].scope.clauses = {{.kind = Clause::kChapterField, .field = kChapter}};
-    options_.entities[kConsent].scope.clauses = {
-        {.kind = Clause::kFollows, .field = kLeader, .leader = {kMember}}};
+    options_.entities = Rules();
     auto opened = Replica::Open(engine_, environment_, options_);
     EXPECT_TRUE(opened.ok()) << opened.status();
     node_ = *std::move(opened);
@@ -211,10 +185,8 @@ TEST_F(MissingTest, WhatWasDroppedComesBackInTheStateThatItWasDroppedIn) {
 TEST_F(MissingTest, OfManyRefusedWritesTheRecordsAreAskedForInTurn) {
   WriteBatch batch;
   for (uint32_t number = 1; number <= kMissingAskedMax + 2; ++number) {
-    RefusedWrite refused{.number = number, .key = {kMember, {}}, .actor = "milan", .reason = "no"};
-    for (size_t i = 0; i < 4; ++i) {
-      refused.key.id.bytes[15 - i] = static_cast<uint8_t>(number >> (8 * i));
-    }
+    const RefusedWrite refused{
+        .number = number, .key = Key(number), .actor = "milan", .reason = "no"};
     batch.Put(Table::kMeta, keys::Refused(number), EncodeRefused(refused));
   }
   ASSERT_TRUE(engine_.Write(batch).ok());
