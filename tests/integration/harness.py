@@ -67,12 +67,19 @@ class Talk:
         self.until(lambda: bool(self.end), "the end of the session")
         return self.end
 
-    def pulse(self) -> None:
-        """Asks for a sign of life, and waits for it."""
+    def pulse(self) -> Dict[str, Any]:
+        """Asks for a sign of life, and waits for it; those that came of their own are other ones."""
         self.asked += 1
         self.send(pulse={"asks": str(self.asked)})
         asked = str(self.asked)
-        self.until(lambda: any(pulse.get("answers") == asked for pulse in self.of("pulse")), "an answer to a pulse")
+        answers: List[Dict[str, Any]] = []
+
+        def answered() -> bool:
+            answers[:] = [pulse for pulse in self.of("pulse") if pulse.get("answers") == asked]
+            return bool(answers)
+
+        self.until(answered, "an answer to a pulse")
+        return answers[0]
 
     def of(self, kind: str) -> List[Dict[str, Any]]:
         """The messages of a kind that came."""

@@ -138,8 +138,7 @@ class MessagesTest(StrangerTest):
         self.assertEqual(sorted(welcome["scopes"]), ["chapter/toronto", "global"])
         self.assertEqual(sorted(cursor["scope"] for cursor in welcome["resume"]), ["chapter/toronto", "global"])
         self.own_came(session)
-        session.pulse()
-        ends = session.of("pulse")[0]["ends"]
+        ends = session.pulse()["ends"]
         self.assertEqual(sorted(cursor["scope"] for cursor in ends), ["chapter/toronto", "global"])
         self.nothing_came(session)
         self.untouched()
