@@ -42,6 +42,7 @@ enum class Planted : uint8_t {
   kOthersReplicaLetIn,
   kAskedForAndTold,
   kOutAndGoesOn,
+  kDigestKeptOnDrop,
 };
 
 // A defect as a person names it, and what the code then does.
@@ -105,6 +106,8 @@ inline constexpr PlantedDefect kPlantedDefects[] = {
      "a hub welcomes a computer under the replica id of another"},
     {Planted::kAskedForAndTold, "asked-for-and-told",
      "a hub tells whoever asks for a record, whosever it is"},
+    {Planted::kDigestKeptOnDrop, "digest-kept-on-drop",
+     "a record that is dropped stays in the digests of its scopes"},
     {Planted::kOutAndGoesOn, "out-and-goes-on",
      "a hub does not end the sessions of who is revoked, or whose certificate has ended"},
 };

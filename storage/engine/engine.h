@@ -31,17 +31,19 @@ inline constexpr int kTableCount = 4;
 // operations on a key win over earlier ones of the same batch. Not thread-safe.
 class WriteBatch {
  public:
-  enum class Kind : uint8_t { kPut, kDelete };
+  enum class Kind : uint8_t { kPut, kDelete, kDeleteRange };
   struct Operation {
     Kind kind;
     Table table;
     std::string key;
-    std::string value;  // empty for kDelete
+    std::string value;  // empty for kDelete; for kDeleteRange the first key after the range
   };
 
   void Put(Table table, std::string_view key, std::string_view value);
   // Deleting a key that does not exist is not an error.
   void Delete(Table table, std::string_view key);
+  // Keys in [lower, upper), those put before in this batch included; none where lower >= upper.
+  void DeleteRange(Table table, std::string_view lower, std::string_view upper);
   void Clear();
 
   const std::vector<Operation>& operations() const { return operations_; }

@@ -188,22 +188,31 @@ void MemoryEngine::Apply(const WriteBatch& batch) {
   const Sequence sequence = ++last_;
   for (const WriteBatch::Operation& operation : batch.operations()) {
     Keys& keys = KeysOf(operation.table);
-    std::shared_ptr<const std::string> value;
     auto place = keys.lower_bound(operation.key);
-    const bool known = place != keys.end() && place->first == operation.key;
-    if (operation.kind == WriteBatch::Kind::kPut) {
-      value = std::make_shared<const std::string>(operation.value);
-    } else if (!known) {
+    if (operation.kind == WriteBatch::Kind::kDeleteRange) {
+      for (; place != keys.end() && place->first < operation.value; ++place) {
+        if (place->second.back().value == nullptr) continue;
+        SetValue(operation.table, place, sequence, nullptr);
+      }
       continue;
     }
+    const bool known = place != keys.end() && place->first == operation.key;
+    const bool puts = operation.kind == WriteBatch::Kind::kPut;
+    if (!puts && !known) continue;
     if (!known) place = keys.emplace_hint(place, operation.key, Chain());
-    Chain& chain = place->second;
-    if (!chain.empty() && chain.back().sequence == sequence) {
-      chain.back().value = std::move(value);
-    } else {
-      chain.push_back({sequence, std::move(value)});
-      changes_.push_back({sequence, operation.table, place});
-    }
+    SetValue(operation.table, place, sequence,
+             puts ? std::make_shared<const std::string>(operation.value) : nullptr);
+  }
+}
+
+void MemoryEngine::SetValue(Table table, Keys::iterator place, Sequence sequence,
+                            std::shared_ptr<const std::string> value) {
+  Chain& chain = place->second;
+  if (!chain.empty() && chain.back().sequence == sequence) {
+    chain.back().value = std::move(value);
+  } else {
+    chain.push_back({sequence, std::move(value)});
+    changes_.push_back({sequence, table, place});
   }
 }
 

@@ -96,6 +96,9 @@ class MemoryEngine final : public Engine {
   std::shared_ptr<const std::string> Find(Table table, std::string_view key, Sequence at) const
       ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   void Apply(const WriteBatch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Null deletes.
+  void SetValue(Table table, Keys::iterator place, Sequence sequence,
+                std::shared_ptr<const std::string> value) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Drops versions that neither a snapshot nor a crash can ask for any more.
   void Collect() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 

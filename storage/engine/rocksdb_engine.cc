@@ -621,9 +621,18 @@ absl::Status RocksDbEngine::Write(const WriteBatch& batch) {
   rocksdb::WriteBatch encoded(batch.bytes() + 16 * batch.operations().size());
   for (const WriteBatch::Operation& operation : batch.operations()) {
     rocksdb::ColumnFamilyHandle* const table = handle(operation.table);
-    const rocksdb::Status status = operation.kind == WriteBatch::Kind::kPut
-                                       ? encoded.Put(table, operation.key, operation.value)
-                                       : encoded.Delete(table, operation.key);
+    rocksdb::Status status;
+    switch (operation.kind) {
+      case WriteBatch::Kind::kPut:
+        status = encoded.Put(table, operation.key, operation.value);
+        break;
+      case WriteBatch::Kind::kDelete:
+        status = encoded.Delete(table, operation.key);
+        break;
+      case WriteBatch::Kind::kDeleteRange:
+        status = encoded.DeleteRange(table, operation.key, operation.value);
+        break;
+    }
     if (!status.ok()) {
       return ToStatus(status, fmt::format("refused a key of {} bytes with a value of {}",
                                           operation.key.size(), operation.value.size()));

@@ -19,6 +19,12 @@ void WriteBatch::Delete(Table table, std::string_view key) {
   bytes_ += key.size();
 }
 
+void WriteBatch::DeleteRange(Table table, std::string_view lower, std::string_view upper) {
+  if (lower >= upper) return;
+  operations_.push_back({Kind::kDeleteRange, table, std::string(lower), std::string(upper)});
+  bytes_ += lower.size() + upper.size();
+}
+
 void WriteBatch::Clear() {
   operations_.clear();
   bytes_ = 0;

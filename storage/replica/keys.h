@@ -158,6 +158,13 @@ inline std::string Refused(uint64_t number) { return ByNumber(kRefusedKind, numb
 // Own stamps that no hub has acknowledged, with a hash of each.
 inline constexpr char kStampKind = 'o';
 inline std::string Stamp(HybridTime time) { return ByNumber(kStampKind, time.ticks); }
+// Digests of scopes, as they were at the end of the commit that kDigestCheckpoint names, and
+// records that have changed since, as they were then.
+inline constexpr char kDigestKind = 'D';
+inline std::string Digest(const Scope& scope) { return std::string(1, kDigestKind) + scope.name; }
+inline constexpr std::string_view kDigestCheckpoint = "C";
+inline constexpr char kDigestedBeforeKind = 'B';
+inline std::string DigestedBefore(const RecordKey& key) { return ByKey(kDigestedBeforeKind, key); }
 // Settings of the layers above.
 inline std::string Setting(std::string_view key) { return "s" + std::string(key); }
 

@@ -32,10 +32,16 @@ absl::Status WriteFeedApart(Engine& engine, const WriteBatch& batch) {
   WriteBatch parts[2];
   for (const WriteBatch::Operation& operation : batch.operations()) {
     WriteBatch& part = parts[operation.table == Table::kFeed ? 1 : 0];
-    if (operation.kind == WriteBatch::Kind::kPut) {
-      part.Put(operation.table, operation.key, operation.value);
-    } else {
-      part.Delete(operation.table, operation.key);
+    switch (operation.kind) {
+      case WriteBatch::Kind::kPut:
+        part.Put(operation.table, operation.key, operation.value);
+        break;
+      case WriteBatch::Kind::kDelete:
+        part.Delete(operation.table, operation.key);
+        break;
+      case WriteBatch::Kind::kDeleteRange:
+        part.DeleteRange(operation.table, operation.key, operation.value);
+        break;
     }
   }
   CHAPTER_RETURN_IF_ERROR(engine.Write(parts[0]));
@@ -105,6 +111,12 @@ absl::Status CheckCells(const std::vector<CellWrite>& cells) {
   return absl::OkStatus();
 }
 
+// None: all.
+std::optional<std::set<Scope>> ScopesHeld(const ReplicaOptions& options) {
+  if (options.hub) return std::nullopt;
+  return std::set<Scope>{Scope::Global(), Scope::Chapter(options.chapter)};
+}
+
 // What of `cells` is news: writing what a field already holds is no write.
 std::vector<const CellWrite*> Changes(const Record& record, const std::vector<CellWrite>& cells) {
   std::map<CellPath, const CellWrite*> last;
@@ -118,6 +130,12 @@ std::vector<const CellWrite*> Changes(const Record& record, const std::vector<Ce
 }
 
 }  // namespace
+
+Replica::Replica(Engine& engine, Environment& environment, ReplicaOptions options)
+    : engine_(engine),
+      environment_(environment),
+      options_(std::move(options)),
+      digests_(ScopesHeld(options_), options_.digest_changes_min) {}
 
 absl::StatusOr<std::unique_ptr<Replica>> Replica::Open(Engine& engine, Environment& environment,
                                                        ReplicaOptions options) {
@@ -209,6 +227,7 @@ absl::Status Replica::Load() {
   const auto residue = snapshot->Get(Table::kMeta, keys::kResidue);
   if (!residue.ok() && !absl::IsNotFound(residue.status())) return residue.status();
   residue_last_ = residue.ok() ? 1 : 0;
+  CHAPTER_RETURN_IF_ERROR(digests_.Load(engine_, last_sequence_));
   if (options_.copied && !IsPlanted(Planted::kCopyNotNoticed)) {
     if (IsPlanted(Planted::kVersionsReused)) {
       identity_.epoch = {environment_.Random() | 1};
@@ -225,7 +244,6 @@ absl::Status Replica::Load() {
 }
 
 absl::Status Replica::PlaceByNewRules() {
-  if (!options_.hub) return absl::OkStatus();  // a node's feed knows no scopes
   std::string rules;
   for (const auto& [entity, rule] : options_.entities) {
     AppendVarint(entity.value, rules);
@@ -339,7 +357,10 @@ void Replica::PutState(WriteBatch& batch, Sequence last) const {
 
 absl::Status Replica::Commit(Transaction& transaction) {
   CHAPTER_RETURN_IF_ERROR(transaction.status());
-  absl::Cleanup undo = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { approvals_.Undo(); };
+  absl::Cleanup undo = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    approvals_.Undo();
+    digests_.Undo();
+  };
   CHAPTER_RETURN_IF_ERROR(EraseApprovals(transaction));
   const Sequence last = transaction.Seal(last_sequence_, {environment_.Random() | 1});
   CHAPTER_RETURN_IF_ERROR(transaction.status());
@@ -359,11 +380,13 @@ absl::Status Replica::Commit(Transaction& transaction) {
     transaction.batch().Put(Table::kMeta, keys::LiveCount(entity), value);
   }
   if (transaction.leaves_residue()) transaction.batch().Put(Table::kMeta, keys::kResidue, "");
+  digests_.Change(transaction.TakeDigestChanges(), last, transaction.batch());
   CHAPTER_RETURN_IF_ERROR(IsPlanted(Planted::kFeedInAnotherBatch)
                               ? WriteFeedApart(engine_, transaction.batch())
                               : engine_.Write(transaction.batch()));
   std::move(undo).Cancel();
   approvals_.Keep();
+  digests_.Keep();
   last_sequence_ = last;
   for (const auto& [entity, count] : counts) live_counts_[entity] = count;
   if (transaction.leaves_residue()) ++residue_last_;
@@ -685,6 +708,36 @@ absl::StatusOr<std::vector<RecordId>> Replica::FindIds(EntityNumber entity, cons
 std::map<EntityNumber, uint64_t> Replica::CountRecords() const {
   absl::ReaderMutexLock lock(&mutex_);
   return live_counts_;
+}
+
+std::map<Scope, ScopeState> Replica::Digests() const {
+  absl::ReaderMutexLock lock(&mutex_);
+  std::map<Scope, ScopeState> states;
+  for (const auto& [scope, digest] : digests_.scopes()) {
+    if (digest.records() > 0) states[scope] = {digest.sum(), digest.records()};
+  }
+  return states;
+}
+
+absl::StatusOr<std::vector<Scope>> Replica::CheckDigests() const {
+  std::map<Scope, ScopeDigest> kept;
+  std::unique_ptr<Snapshot> snapshot;
+  {
+    absl::ReaderMutexLock lock(&mutex_);
+    kept = digests_.scopes();
+    snapshot = engine_.NewSnapshot();
+  }
+  ScopeDigests found(ScopesHeld(options_), options_.digest_changes_min);
+  CHAPTER_RETURN_IF_ERROR(found.Recompute(*snapshot));
+  std::vector<Scope> wrong;
+  for (const auto& [scope, digest] : kept) {
+    const auto it = found.scopes().find(scope);
+    if ((it == found.scopes().end() ? ScopeDigest() : it->second) != digest) wrong.push_back(scope);
+  }
+  for (const auto& [scope, digest] : found.scopes()) {
+    if (!kept.contains(scope)) wrong.push_back(scope);
+  }
+  return wrong;
 }
 
 namespace {

@@ -32,6 +32,7 @@
 #include "storage/replica/approval_list.h"
 #include "storage/replica/exchange.h"
 #include "storage/replica/hub_epochs.h"
+#include "storage/replica/scope_digests.h"
 #include "storage/replica/stored_record.h"
 
 namespace chaptersync::storage {
@@ -82,6 +83,8 @@ struct ReplicaOptions {
   std::optional<uint64_t> ahead_max_ms = 60'000;
   // The id of a new replica; none: a random one.
   std::optional<ReplicaId> replica_id;
+  // Digests of scopes are written down after so many changes; see ScopeDigests.
+  uint64_t digest_changes_min = 4096;
   // True where the folder was found copied or restored: a new identity is taken.
   bool copied = false;
   // The engine holds a replica: where it is empty, what was there is gone.
@@ -122,6 +125,13 @@ struct WriteResult {
   absl::Status status;
   bool created = false;
   bool changed = false;  // false too where the record held all of it already
+};
+
+// What a replica holds of a scope, in 40 bytes.
+struct ScopeState {
+  StateDigest digest;
+  uint64_t records = 0;
+  friend bool operator==(const ScopeState&, const ScopeState&) = default;
 };
 
 // What happened to a record here, for people who watch.
@@ -211,6 +221,12 @@ class Replica {
                                                 size_t bits, size_t count) const;
   // Live records of each entity; kept with every commit, so it costs no scan.
   std::map<EntityNumber, uint64_t> CountRecords() const;
+  // What tells whether this replica and another hold the same of each scope, at a node of those
+  // that it holds; kept with every commit. Scopes without records are left out.
+  std::map<Scope, ScopeState> Digests() const;
+  // The scopes whose digest is not that of their records, which a defect or a damaged file makes.
+  // Goes through all records.
+  absl::StatusOr<std::vector<Scope>> CheckDigests() const;
 
   // Conflicts in the order in which they were found, after a token of an earlier
   // call; the token for more comes back in `next`, empty at the end.
@@ -319,8 +335,7 @@ class Replica {
     HybridTime last_stamp;  // the highest of own writes under the present id
   };
 
-  Replica(Engine& engine, Environment& environment, ReplicaOptions options)
-      : engine_(engine), environment_(environment), options_(std::move(options)) {}
+  Replica(Engine& engine, Environment& environment, ReplicaOptions options);
 
   absl::Status Load() ABSL_LOCKS_EXCLUDED(mutex_);
   // Makes what was committed durable, then tells the listeners. `applied`: Apply calls.
@@ -511,6 +526,7 @@ class Replica {
   // At a hub: what waits for headquarters' word.
   ApprovalList approvals_ ABSL_GUARDED_BY(mutex_);
   std::map<EntityNumber, uint64_t> live_counts_ ABSL_GUARDED_BY(mutex_);
+  ScopeDigests digests_ ABSL_GUARDED_BY(mutex_);
   // Commits that left bytes to be scrubbed, and how many of them are dealt with.
   uint64_t residue_last_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t residue_scrubbed_ ABSL_GUARDED_BY(mutex_) = 0;

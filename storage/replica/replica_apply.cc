@@ -429,9 +429,9 @@ RecordOutcome Replica::ApplyOne(Transaction& transaction, const ApplyRequest& re
   // Having seen a value is not to have it, where two computers wrote under one version.
   const bool equals_sent =
       Contains(update->state, merged.record) && TellsAll(*update, merged.record);
-  // Named scopes count at a hub that has no rule of its own for the entity.
-  const bool named_anew = peer.hub && options_.hub && held != nullptr &&
-                          !options_.entities.contains(key.entity) &&
+  // Named scopes count at a node, and at a hub that has no rule of its own for the entity.
+  const bool named_anew = peer.hub && held != nullptr &&
+                          !(options_.hub && options_.entities.contains(key.entity)) &&
                           held->meta.named != update->named_scopes;
   const bool seen_here_and_lost = SeenAndLost(mine, merged.record);
   // The same damage met again changes nothing.

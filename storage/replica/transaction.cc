@@ -35,7 +35,8 @@ Transaction::Entry& Transaction::Load(const RecordKey& key) {
   entry.existed = entry.present = true;
   entry.after = *std::move(stored);
   const Record& record = entry.after.record;
-  entry.before = {entry.after.meta, record.conflicts, record.live(), record.erased};
+  entry.before = {entry.after.meta, record.conflicts, Digested(key, entry.after), record.live(),
+                  record.erased};
   return entry;
 }
 
@@ -250,6 +251,13 @@ void Transaction::SealRecord(const RecordKey& key, Entry& entry, Sequence sequen
     batch_.Put(Table::kRecord, key_bytes, EncodeStored(entry.after));
   } else {
     batch_.Delete(Table::kRecord, key_bytes);
+  }
+  if (entry.present || !IsPlanted(Planted::kDigestKeptOnDrop)) {
+    digest_changes_.push_back(
+        {.key = key,
+         .latest = entry.existed ? entry.before.meta.latest : Sequence{},
+         .before = std::move(entry.before.digested),
+         .after = entry.present ? Digested(key, entry.after) : DigestedState{}});
   }
   residue_ |= entry.existed && (!entry.present || entry.after.record.erased);
   AddEvent(key, entry);

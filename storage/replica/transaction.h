@@ -10,12 +10,14 @@
 #include <map>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 
 #include "storage/engine/engine.h"
 #include "storage/replica/replica.h"
+#include "storage/replica/scope_digests.h"
 #include "storage/replica/stored_record.h"
 
 namespace chaptersync::storage {
@@ -73,6 +75,8 @@ class Transaction {
   bool leaves_residue() const { return residue_; }
   // After Seal: how many more, or fewer, records of each entity are live.
   const std::map<EntityNumber, int64_t>& live_changes() const { return live_changes_; }
+  // After Seal, once: what counts in its scopes' digests, and what did before.
+  std::vector<DigestChange> TakeDigestChanges() { return std::move(digest_changes_); }
 
  private:
   // What has to be known of a record as it was; its cells are not kept twice, as a
@@ -80,6 +84,7 @@ class Transaction {
   struct Before {
     RecordMeta meta;
     std::vector<ConflictEntry> conflicts;
+    DigestedState digested;
     bool live = false;
     bool erased = false;
   };
@@ -124,6 +129,7 @@ class Transaction {
   absl::Status status_;
   bool residue_ = false;
   std::map<EntityNumber, int64_t> live_changes_;
+  std::vector<DigestChange> digest_changes_;
 };
 
 }  // namespace chaptersync::storage

@@ -661,6 +661,65 @@ std::string Federation::Differences() {
   return "";
 }
 
+// What a replica keeps to compare its scopes with a peer's is what its records give.
+void Federation::CheckDigests(Site& site, const storage::Replica& replica) {
+  const auto wrong = replica.CheckDigests();
+  if (!wrong.ok()) {
+    if (!DiskAtFault(site)) {
+      Fail(absl::StrCat(site.name, " cannot check its digests: ", wrong.status().ToString()));
+    }
+  } else if (!wrong->empty()) {
+    Fail(absl::StrCat(site.name, "'s digest of ", wrong->front().name, " is not of its records"));
+  }
+}
+
+// Hub and node hold the same of a scope, and can tell it without sending it.
+void Federation::CompareDigests() {
+  std::map<storage::Scope, storage::ScopeState> all;
+  PlainRecords records;
+  for (const auto& site : sites_) {
+    if (!site->options.hub) continue;
+    all = site->life->replica->Digests();
+    records = ReadAll(site->number);
+    break;
+  }
+  // What has lost its place at the hub keeps it at nodes until it has another.
+  const auto without_place = [&](const std::string& name) {
+    const auto it = records.find(name);
+    if (it == records.end()) return false;
+    const auto in = PlainScopes(name, it->second, FindIn, &records);
+    return in && in->empty();
+  };
+  for (const auto& site : sites_) {
+    if (site->revoked) continue;
+    CheckDigests(*site, *site->life->replica);
+    const PlainRecords here = ReadAll(site->number);
+    if (site->had_older_schema ||
+        (!site->options.hub && std::any_of(here.begin(), here.end(), [&](const auto& r) {
+          return without_place(r.first);
+        }))) {
+      continue;
+    }
+    const auto held = site->life->replica->Digests();
+    for (const auto& [scope, state] : all) {
+      const bool holds = site->options.hub || scope == Scope::Global() ||
+                         scope == Scope::Chapter(site->options.chapter);
+      const auto it = held.find(scope);
+      if (holds && (it == held.end() || it->second != state)) {
+        Fail(absl::StrCat(site->name, " has another digest of ", scope.name, " than the hub, of ",
+                          it == held.end() ? 0 : it->second.records, " records instead of ",
+                          state.records));
+      }
+    }
+    for (const auto& [scope, state] : held) {
+      if (!all.contains(scope)) {
+        Fail(absl::StrCat(site->name, " has ", state.records, " records of ", scope.name,
+                          ", and the hub none"));
+      }
+    }
+  }
+}
+
 // No byte of what was erased, or is not this node's, is left on its disk; but for the
 // node's own writes that were refused, which an officer is to see.
 void Federation::CheckBytes(size_t number) {
@@ -768,6 +827,7 @@ void Federation::Settle(uint64_t ticks_max, const std::function<void()>& before)
   report_.counts.Add("ticks until quiet", "all", (scheduler_.now_ms() - begin_ms) / 1000);
   report_.counts.Add("messages a computer until quiet", "all", rest_messages_ / sites_.size());
   if (const std::string difference = Differences(); !difference.empty()) return Fail(difference);
+  CompareDigests();
   for (const auto& site : sites_) {
     NoteRefused(site->number);
     CheckFeeds(site->number);

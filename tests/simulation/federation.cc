@@ -28,6 +28,8 @@ namespace {
 
 constexpr char kActor[] = "officer";
 constexpr int kAgainAtOnceMax = 3;
+// Few, so that a short history writes digests down, and starts between two times.
+constexpr uint64_t kDigestChangesMin = 9;
 // A program's last words on a fault of its disk, in milliseconds: as long as two tasks of a
 // strand wait.
 constexpr uint64_t kDiskGraceMs = 300;
@@ -189,7 +191,7 @@ size_t Federation::AddSite(std::unique_ptr<Site> site) {
 size_t Federation::AddHub(const std::string& name, bool older_schema) {
   auto site = std::make_unique<Site>();
   site->name = name;
-  site->older_schema = older_schema;
+  site->older_schema = site->had_older_schema = older_schema;
   site->options.hub = true;
   site->options.node.bytes[0] = 0xff;
   site->options.node.bytes[15] = static_cast<uint8_t>(sites_.size());
@@ -206,7 +208,7 @@ size_t Federation::AddNode(const std::string& name, const std::string& chapter, 
   site->options.chapter = chapter;
   site->options.node.bytes[15] = static_cast<uint8_t>(sites_.size());
   site->options.node.bytes[0] = 1;
-  site->older_schema = older_schema;
+  site->older_schema = site->had_older_schema = older_schema;
   site->clients.emplace_back().target = hub;
   const size_t number = AddSite(std::move(site));
   Start(number);
@@ -249,6 +251,7 @@ void Federation::Start(size_t number) {
   site.restarting = false;
   site.options.entities = Rules(site.options.hub, site.older_schema);
   site.options.copied = site.copied;
+  site.options.digest_changes_min = kDigestChangesMin;
   site.options.must_exist = site.started;
   auto life = std::make_unique<Life>();
   life->number = ++site.lives;
@@ -263,6 +266,7 @@ void Federation::Start(size_t number) {
   }
   life->replica = *std::move(replica);
   site.started = true;
+  CheckDigests(site, *life->replica);
   NoteReplicaId(site, *life->replica);
   site.epoch = life->replica->epoch().value;
   const uint64_t epoch = site.epoch;
@@ -1052,6 +1056,7 @@ std::optional<size_t> Federation::Copy(size_t number, Aware aware, const std::st
   site->options = original.options;
   site->clock = original.clock;
   site->older_schema = original.older_schema;
+  site->had_older_schema = original.had_older_schema;
   site->clients.emplace_back().target = original.clients.front().target;
   site->disk.PutImage(*image);
   site->started = true;
@@ -1155,6 +1160,7 @@ void Federation::SetSchema(size_t number, bool older) {
   Site& site = *sites_[number];
   if (site.older_schema == older) return;
   site.older_schema = older;
+  site.had_older_schema = true;
   // Another program is installed, and started.
   Stop(number, 100);
   site.disk.Restart(site.disk.unsynced_batches());

@@ -248,6 +248,8 @@ class Federation {
     uint64_t lives = 0;
     bool started = false;  // the disk holds a replica
     bool older_schema = false;
+    // It has had an older one: where it places records is as hubs named it, when they last did.
+    bool had_older_schema = false;
     bool revoked = false;
     bool isolated = false;
     bool has_twin = false;
@@ -349,6 +351,8 @@ class Federation {
   bool WithinMessages();
   std::string Differences();
   void CheckBytes(size_t site);
+  void CheckDigests(Site& site, const storage::Replica& replica);
+  void CompareDigests();
   std::vector<const PlainRecords*> Others(size_t site, std::vector<PlainRecords>& keep);
   Ledger::Writer Writer(size_t site) const;
   bool WriteOne(size_t site, const std::string& record, storage::LocalWrite::Kind kind,

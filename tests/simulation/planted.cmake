@@ -5,7 +5,8 @@
 # that none is forgotten. Linking it together with one of them is an error at configure time (see
 # CHAPTERSYNC_PLANTED in storage/core).
 set(planted_libraries
-  chapter_core chapter_engine chapter_replica chapter_session chapter_host chapter_sync)
+  chapter_core chapter_reconcile chapter_engine chapter_replica chapter_session chapter_host
+  chapter_sync)
 if(TARGET chapter_hub_sessions)
   list(APPEND planted_libraries chapter_hub_sessions)
 endif()

@@ -159,6 +159,23 @@ TEST_P(EngineContractTest, LaterOperationOfABatchWins) {
   EXPECT_THAT(Keys(engine(), Table::kRecord), ElementsAre("a", "c"));
 }
 
+TEST_P(EngineContractTest, DeletesARangeAsItIsInTheBatch) {
+  WriteBatch batch;
+  for (const char* key : {"a", "b", "b1", "c"}) batch.Put(Table::kMeta, key, "1");
+  batch.Put(Table::kIndex, "b", "1");
+  ASSERT_TRUE(Ok(engine().Write(batch)));
+  const auto before = engine().NewSnapshot();
+  batch.Clear();
+  batch.Put(Table::kMeta, "b2", "put before");
+  batch.DeleteRange(Table::kMeta, "b", "c");
+  batch.Put(Table::kMeta, "b3", "put after");
+  batch.DeleteRange(Table::kMeta, "x", "y");
+  ASSERT_TRUE(Ok(engine().Write(batch)));
+  EXPECT_THAT(Keys(engine(), Table::kMeta), ElementsAre("a", "b3", "c"));
+  EXPECT_THAT(Keys(engine(), Table::kIndex), ElementsAre("b"));
+  EXPECT_TRUE(before->Get(Table::kMeta, "b1").ok()) << "a snapshot keeps what it saw";
+}
+
 TEST_P(EngineContractTest, BatchCountsItsBytes) {
   WriteBatch batch;
   EXPECT_TRUE(batch.empty());
@@ -357,6 +374,12 @@ TEST_P(EngineContractTest, AgreesWithAPlainMap) {
         if (upto(3) == 0) {
           batch.Delete(table, key);
           state.erase({table, key});
+        } else if (upto(8) == 0) {
+          const std::string upper = std::to_string(upto(20));
+          batch.DeleteRange(table, key, upper);
+          if (key < upper) {
+            state.erase(state.lower_bound({table, key}), state.lower_bound({table, upper}));
+          }
         } else {
           const std::string value = std::to_string(step);
           batch.Put(table, key, value);
