@@ -171,7 +171,9 @@ absl::Status Daemon::Start() {
     if (line.ok() && *line == "ready") return absl::OkStatus();
     if (line.ok()) continue;
     Kill();
-    return line.status();
+    if (!absl::IsDeadlineExceeded(line.status())) return line.status();
+    return absl::DeadlineExceededError(absl::StrCat(
+        absl::StrJoin(command_, " "), " was not ready in ", absl::FormatDuration(kReadyTimeout)));
   }
 }
 
