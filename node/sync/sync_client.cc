@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include <spdlog/spdlog.h>
 
 #include "node/session/wire.h"
@@ -261,7 +262,12 @@ absl::StatusOr<SyncNowResult> SyncClient::SyncNow(std::optional<int64_t> timeout
   const int64_t began_ms = SteadyMs();
   uint64_t asked_serial = 0;  // the session that was asked
   uint64_t number = 0;
-  Sequence own_end;
+  // Of what the hub has not got; anew for each session, as a new identity gives own writes new
+  // places.
+  storage::Replica& replica = group_.replica();
+  uint64_t watch = 0;
+  Sequence through;  // as it was when the hub was last asked
+  const absl::Cleanup end_watch = [&] { replica.EndWatch(watch); };
   std::optional<std::vector<FeedCursor>> ends;
 
   mutex_.Lock();
@@ -273,10 +279,6 @@ absl::StatusOr<SyncNowResult> SyncClient::SyncNow(std::optional<int64_t> timeout
   while (true) {
     if (cancelled()) return absl::CancelledError("the caller has gone");
     const int64_t left_ms = timeout_ms ? *timeout_ms - (SteadyMs() - began_ms) : kCancelledEveryMs;
-    // Own writes up to here are what the hub must have; read anew for each session,
-    // as a new identity gives them new places.
-    auto own = group_.replica().FeedEnds({Scope::All()});
-    if (!own.ok()) return own.status();
     absl::MutexLock lock(&mutex_);
     if (stopping_) return absl::UnavailableError("the node goes down");
     if (paused_) {
@@ -286,17 +288,22 @@ absl::StatusOr<SyncNowResult> SyncClient::SyncNow(std::optional<int64_t> timeout
     if (view_.ready && host_ != nullptr && view_.serial != asked_serial) {
       asked_serial = view_.serial;
       number = ++pulses_;
-      own_end = own->front().sequence;
+      replica.EndWatch(watch);
+      watch = replica.WatchUnsent(view_.peer.replica, At(view_.acknowledged, Scope::All()));
+      through = replica.UnsentThrough(watch);
       ends.reset();
       host_->Ask(number);
     } else if (view_.ready && view_.serial == asked_serial && view_.pulse_answered >= number) {
       if (!ends) ends = view_.peer_ends;
-      if (Reached(view_, *ends) && At(view_.acknowledged, Scope::All()) >= own_end) {
+      const Sequence unsent = replica.UnsentThrough(watch);
+      if (Reached(view_, *ends) && At(view_.acknowledged, Scope::All()) >= unsent) {
         return SyncNowResult{
             .sent = before_.records_sent + view_.counts.records_sent - sent_before,
             .received = before_.records_received + view_.counts.records_received - received_before,
             .held_back = view_.held_back};
       }
+      // What has moved on may be nothing to send: asking makes both sides tell their feeds' ends.
+      if (unsent != std::exchange(through, unsent)) host_->Ask(number = ++pulses_);
     }
     if (left_ms <= 0) {
       return absl::DeadlineExceededError(error_.empty()

@@ -106,10 +106,10 @@ inline constexpr PlantedDefect kPlantedDefects[] = {
      "a hub welcomes a computer under the replica id of another"},
     {Planted::kAskedForAndTold, "asked-for-and-told",
      "a hub tells whoever asks for a record, whosever it is"},
-    {Planted::kDigestKeptOnDrop, "digest-kept-on-drop",
-     "a record that is dropped stays in the digests of its scopes"},
     {Planted::kOutAndGoesOn, "out-and-goes-on",
      "a hub does not end the sessions of who is revoked, or whose certificate has ended"},
+    {Planted::kDigestKeptOnDrop, "digest-kept-on-drop",
+     "a record that is dropped stays in the digests of its scopes"},
 };
 
 // kNone where no defect has that name.

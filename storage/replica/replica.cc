@@ -388,6 +388,14 @@ absl::Status Replica::Commit(Transaction& transaction) {
   approvals_.Keep();
   digests_.Keep();
   last_sequence_ = last;
+  for (auto& [number, watch] : watches_) {
+    for (const Transaction::Moved& moved : transaction.moved()) {
+      const bool unsent = moved.was_of != watch.peer && moved.is_of != watch.peer;
+      if (unsent && watch.acknowledged < moved.from && moved.from <= watch.through) {
+        watch.through = moved.to;
+      }
+    }
+  }
   for (const auto& [entity, count] : counts) live_counts_[entity] = count;
   if (transaction.leaves_residue()) ++residue_last_;
   return absl::OkStatus();

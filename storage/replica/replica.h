@@ -313,6 +313,12 @@ class Replica {
   // at most `most` and returns most + 1 where there are more.
   absl::StatusOr<uint64_t> CountUnsent(const Scope& scope, Sequence after, ReplicaId peer,
                                        uint64_t most) const;
+  // Follows what `peer` has not acknowledged, which is up to `acknowledged`, of the feed of all as
+  // it is now: what is changed again meanwhile gets a later place. To be ended.
+  uint64_t WatchUnsent(ReplicaId peer, Sequence acknowledged);
+  // Once the peer has acknowledged this, it has all that the watch follows. 0: no such watch.
+  Sequence UnsentThrough(uint64_t watch) const;
+  void EndWatch(uint64_t watch);
   // How far `hub` has acknowledged this replica's feed.
   Sequence AcknowledgedBy(ReplicaId hub) const;
   // How far this replica has come in `peer`'s feed.
@@ -527,6 +533,13 @@ class Replica {
   ApprovalList approvals_ ABSL_GUARDED_BY(mutex_);
   std::map<EntityNumber, uint64_t> live_counts_ ABSL_GUARDED_BY(mutex_);
   ScopeDigests digests_ ABSL_GUARDED_BY(mutex_);
+  struct Watch {
+    ReplicaId peer;
+    Sequence acknowledged;
+    Sequence through;
+  };
+  std::map<uint64_t, Watch> watches_ ABSL_GUARDED_BY(mutex_);
+  uint64_t watch_last_ ABSL_GUARDED_BY(mutex_) = 0;
   // Commits that left bytes to be scrubbed, and how many of them are dealt with.
   uint64_t residue_last_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t residue_scrubbed_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -476,6 +476,23 @@ absl::StatusOr<std::vector<FeedCursor>> Replica::FeedEnds(const std::vector<Scop
   return ends;
 }
 
+uint64_t Replica::WatchUnsent(ReplicaId peer, Sequence acknowledged) {
+  absl::MutexLock lock(&mutex_);
+  watches_[++watch_last_] = {peer, acknowledged, last_sequence_};
+  return watch_last_;
+}
+
+Sequence Replica::UnsentThrough(uint64_t watch) const {
+  absl::ReaderMutexLock lock(&mutex_);
+  const auto it = watches_.find(watch);
+  return it == watches_.end() ? Sequence{} : it->second.through;
+}
+
+void Replica::EndWatch(uint64_t watch) {
+  absl::MutexLock lock(&mutex_);
+  watches_.erase(watch);
+}
+
 absl::StatusOr<uint64_t> Replica::CountUnsent(const Scope& scope, Sequence after, ReplicaId peer,
                                               uint64_t most) const {
   uint64_t count = 0;

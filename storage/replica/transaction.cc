@@ -237,7 +237,11 @@ Sequence Transaction::Seal(Sequence last, Mark mark) {
 void Transaction::SealRecord(const RecordKey& key, Entry& entry, Sequence sequence) {
   const std::string key_bytes = EncodeKey(key);
   if (entry.existed) {
-    batch_.Delete(Table::kFeed, keys::Feed(Scope::All(), entry.before.meta.latest));
+    const RecordMeta& before = entry.before.meta;
+    batch_.Delete(Table::kFeed, keys::Feed(Scope::All(), before.latest));
+    if (entry.present) {
+      moved_.push_back({before.origin, entry.after.meta.origin, before.latest, sequence});
+    }
   }
   SealPositions(entry, sequence, key_bytes);
   SealLeaders(key, entry);

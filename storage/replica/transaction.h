@@ -73,6 +73,14 @@ class Transaction {
   void LeaveResidue() { residue_ = true; }
   // True once a record was removed or erased: files still hold its bytes.
   bool leaves_residue() const { return residue_; }
+  // After Seal: the records that had a place in the feed of all and have a later one.
+  struct Moved {
+    ReplicaId was_of;  // whose state it was in exactly, and is now; 0: nobody's
+    ReplicaId is_of;
+    Sequence from;
+    Sequence to;
+  };
+  const std::vector<Moved>& moved() const { return moved_; }
   // After Seal: how many more, or fewer, records of each entity are live.
   const std::map<EntityNumber, int64_t>& live_changes() const { return live_changes_; }
   // After Seal, once: what counts in its scopes' digests, and what did before.
@@ -130,6 +138,7 @@ class Transaction {
   bool residue_ = false;
   std::map<EntityNumber, int64_t> live_changes_;
   std::vector<DigestChange> digest_changes_;
+  std::vector<Moved> moved_;
 };
 
 }  // namespace chaptersync::storage

@@ -133,6 +133,30 @@ TEST_F(SyncClientTest, EachSyncNowCoversWhatWasWrittenBeforeIt) {
   }
 }
 
+// What came from the hub gave unsent writes later places in the feed, behind its end as it was
+// when SyncNow began, and SyncNow returned before the hub had them.
+TEST_F(SyncClientTest, SyncNowCoversWhatMovesInTheFeedMeanwhile) {
+  constexpr uint32_t kRecords = 1000;
+  auto client = NewClient();
+  client->Start();
+  for (int round = 0; round < 10; ++round) {
+    ASSERT_TRUE(client->Pause().ok());
+    for (uint32_t i = 0; i < kRecords; ++i) {
+      ASSERT_TRUE(hub_.Put(i, "italy", "h" + std::to_string(round)).ok());
+      ASSERT_TRUE(italy_.Put(i, "italy", "i" + std::to_string(round)).ok());
+    }
+    ASSERT_TRUE(client->Resume().ok());
+    const auto result = client->SyncNow(kPatienceMs, kNeverCancelled);
+    ASSERT_TRUE(result.ok()) << result.status();
+    for (uint32_t i = 0; i < kRecords; ++i) {
+      const auto stored = hub_.replica->Read(NoteKey(i));
+      ASSERT_TRUE(stored.ok()) << stored.status();
+      ASSERT_EQ(stored->record.conflicts.size(), static_cast<size_t>(round) + 1)
+          << "record " << i << " in round " << round;
+    }
+  }
+}
+
 TEST_F(SyncClientTest, SyncNowOutlivesStreamsThatBreak) {
   for (uint32_t i = 0; i < 20; ++i) {
     ASSERT_TRUE(italy_.Put(i, "italy", "i").ok());

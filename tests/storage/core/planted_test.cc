@@ -24,7 +24,7 @@ TEST(Planted, TheTableIsInTheOrderOfTheEnum) {
   for (const PlantedDefect& planted : kPlantedDefects) {
     EXPECT_EQ(static_cast<uint8_t>(planted.defect), ++number) << planted.name;
   }
-  EXPECT_EQ(number, static_cast<uint8_t>(Planted::kOutAndGoesOn));
+  EXPECT_EQ(number, static_cast<uint8_t>(Planted::kDigestKeptOnDrop));
 }
 
 TEST(Planted, EachIsFoundByItsName) {

@@ -260,5 +260,26 @@ TEST_F(ReplicaTest, OpeningAsTheOtherRoleOrANewerFormatIsRefused) {
               HasSubstr("format 9, this program reads format 1"));
 }
 
+// What is followed until a peer has it keeps its end where it is, unless what is unsent moves on.
+TEST_F(ReplicaTest, WhatIsUnsentIsFollowedWhereItMoves) {
+  const ReplicaId peer{77};
+  for (uint32_t i = 1; i <= 4; ++i) ASSERT_TRUE(Write(Put(Key(i), 1, "x")).ok());
+  const uint64_t watch = replica_->WatchUnsent(peer, {1});
+  EXPECT_EQ(replica_->UnsentThrough(watch).value, 4u);
+  ASSERT_TRUE(Write(Put(Key(5), 1, "new")).ok());
+  EXPECT_EQ(replica_->UnsentThrough(watch).value, 4u) << "it was not there";
+  ASSERT_TRUE(Write(Put(Key(1), 1, "y")).ok());
+  EXPECT_EQ(replica_->UnsentThrough(watch).value, 4u) << "the peer had it";
+  ASSERT_TRUE(Write(Put(Key(2), 1, "y")).ok());
+  EXPECT_EQ(replica_->UnsentThrough(watch).value, 7u);
+  ASSERT_TRUE(Write(Put(Key(2), 1, "z")).ok());
+  EXPECT_EQ(replica_->UnsentThrough(watch).value, 8u) << "it moved twice";
+  engine_.FailNextWrites(1, absl::ResourceExhaustedError("the disk is full"));
+  EXPECT_FALSE(Write(Put(Key(3), 1, "y")).ok());
+  EXPECT_EQ(replica_->UnsentThrough(watch).value, 8u);
+  replica_->EndWatch(watch);
+  EXPECT_EQ(replica_->UnsentThrough(watch).value, 0u);
+}
+
 }  // namespace
 }  // namespace chaptersync::storage

@@ -97,7 +97,6 @@ class BenchTest(unittest.TestCase):
         figures = self.measure_one("conflicts", "--records", "150", "--changes", "100")
         self.assertEqual(figures["changes"], 100)
         self.check_rising(figures, "seconds")
-        self.assertGreaterEqual(figures["syncs"], 1)
         self.check_pair(figures, 100)
 
     def test_idle(self) -> None:
