@@ -206,6 +206,9 @@ rocksdb::CompressionType Compression(std::initializer_list<rocksdb::CompressionT
   return rocksdb::kNoCompression;
 }
 
+// Of a write buffer, for a Bloom filter that saves looking into it for keys that are not there.
+constexpr double kMemtableFilterPart = 0.02;
+
 rocksdb::ColumnFamilyOptions TableOptions(Table table, const RocksDbOptions& options,
                                           const std::shared_ptr<rocksdb::Cache>& cache) {
   rocksdb::BlockBasedTableOptions blocks;
@@ -226,6 +229,8 @@ rocksdb::ColumnFamilyOptions TableOptions(Table table, const RocksDbOptions& opt
     case Table::kRecord:
       // Every edit from a peer asks whether the record is known; often it is not.
       blocks.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10));
+      result.memtable_prefix_bloom_size_ratio = kMemtableFilterPart;
+      result.memtable_whole_key_filtering = true;
       // Nine tenths of the data lie in the last level and are seldom rewritten.
       result.bottommost_compression = Compression({rocksdb::kZSTD, rocksdb::kLZ4Compression});
       break;
@@ -237,7 +242,11 @@ rocksdb::ColumnFamilyOptions TableOptions(Table table, const RocksDbOptions& opt
           rocksdb::NewCompactOnDeletionCollectorFactory(1024, 512));
       break;
     case Table::kMeta:
-      // A few keys, written again and again.
+      // A few keys, written again and again; and each edit asks for rows of its record, of which
+      // most are not there.
+      blocks.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10));
+      result.memtable_prefix_bloom_size_ratio = kMemtableFilterPart;
+      result.memtable_whole_key_filtering = true;
       result.write_buffer_size = std::min(options.write_buffer_bytes, size_t{1} << 20);
       break;
   }
