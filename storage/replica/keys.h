@@ -51,7 +51,7 @@ inline constexpr std::string_view kIdentity = "I";  // replica ids, epoch, clock
 inline constexpr std::string_view kState = "S";     // clock, last sequence, counters
 // There while files may hold what was dropped or erased.
 inline constexpr std::string_view kResidue = "R";
-// At a hub: by which rules records were placed.
+// By which rules records were placed.
 inline constexpr std::string_view kRules = "P";
 
 inline std::string ById(char kind, ReplicaId replica) {

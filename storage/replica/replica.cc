@@ -117,6 +117,16 @@ std::optional<std::set<Scope>> ScopesHeld(const ReplicaOptions& options) {
   return std::set<Scope>{Scope::Global(), Scope::Chapter(options.chapter)};
 }
 
+// By which rules records are placed, as under keys::kRules.
+std::string EncodeRules(const ReplicaOptions& options) {
+  std::string rules;
+  for (const auto& [entity, rule] : options.entities) {
+    AppendVarint(entity.value, rules);
+    AppendFixed64(rule.fingerprint, rules);
+  }
+  return rules;
+}
+
 // What of `cells` is news: writing what a field already holds is no write.
 std::vector<const CellWrite*> Changes(const Record& record, const std::vector<CellWrite>& cells) {
   std::map<CellPath, const CellWrite*> last;
@@ -162,6 +172,7 @@ absl::Status Replica::Load() {
     batch.Put(Table::kMeta, keys::kFormat,
               std::string{static_cast<char>(kFormatNumber), options_.hub ? 'h' : 'n'});
     PutIdentity(batch);
+    batch.Put(Table::kMeta, keys::kRules, EncodeRules(options_));
     if (options_.hub && !options_.replica_id) writer_ = NewId();
     CHAPTER_RETURN_IF_ERROR(engine_.Write(batch));
     return engine_.Sync();
@@ -244,11 +255,7 @@ absl::Status Replica::Load() {
 }
 
 absl::Status Replica::PlaceByNewRules() {
-  std::string rules;
-  for (const auto& [entity, rule] : options_.entities) {
-    AppendVarint(entity.value, rules);
-    AppendFixed64(rule.fingerprint, rules);
-  }
+  const std::string rules = EncodeRules(options_);
   auto known = engine_.Get(Table::kMeta, keys::kRules);
   if (!known.ok() && !absl::IsNotFound(known.status())) return known.status();
   if (known.ok() && *known == rules) return absl::OkStatus();

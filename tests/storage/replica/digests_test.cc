@@ -196,6 +196,33 @@ TEST_F(DigestsTest, WhatIsNotOfTheRecordsIsFoundOut) {
   EXPECT_THAT(*wrong, ElementsAre(Scope::Chapter("milan")));
 }
 
+// A node did not place again what an older schema could not place.
+TEST_F(DigestsTest, ANodeWithANewerSchemaPlacesWhatItHas) {
+  MemoryEngine engine;
+  ReplicaOptions options;
+  options.chapter = "milan";
+  for (const bool newer : {false, true}) {
+    options.entities = Rules();
+    if (!newer) options.entities.erase(kMember);
+    auto node = Replica::Open(engine, environment_, options);
+    ASSERT_TRUE(node.ok()) << node.status();
+    if (!newer) {
+      auto results = (*node)->Write({{.kind = LocalWrite::Kind::kUpsert,
+                                      .key = storage::Key(1),
+                                      .actor = "a@milan",
+                                      .cells = {Text(kChapter, "milan")}}});
+      ASSERT_TRUE(results.ok() && results->front().status.ok());
+      EXPECT_THAT((*node)->Digests(), IsEmpty());
+    } else {
+      EXPECT_THAT((*node)->Digests(), ElementsAre(Key(Scope::Chapter("milan"))));
+    }
+  }
+}
+
+TEST_F(DigestsTest, WhatIsNewIsNotPlacedAgainAtTheNextStart) {
+  EXPECT_TRUE(engine_.Get(Table::kMeta, keys::kRules).ok());
+}
+
 TEST_F(DigestsTest, ANodeKeepsThoseOfItsOwnScopesAlone) {
   MemoryEngine engine;
   ReplicaOptions options;
